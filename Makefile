@@ -1,0 +1,51 @@
+# Usage Fetcher. `make run` to see it work, `make test` to prove it; CC=clang, SAN=1 (ASan, UBSan) and BUILD=DIR vary a build.
+BUILD   ?= $(if $(SAN),build/san,build)
+CC      ?= gcc
+CSTD    := -std=c17 -D_GNU_SOURCE
+WARN    := -Wall -Wextra -Werror -Wshadow -Wconversion -Wformat=2 -Wcast-qual -Wwrite-strings \
+           -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wundef
+OPT     := -O2 -g -fno-omit-frame-pointer -fstack-protector-strong \
+           $(if $(SAN),-fsanitize=address$(,)undefined -fno-sanitize-recover=all,-D_FORTIFY_SOURCE=2)
+,       := ,
+PKGS    := libzmq libcurl msgpack libpq openssl libxxhash yajl libuv
+PKG      = $(shell pkg-config $(1) $(PKGS))
+TESTPKG  = $(shell pkg-config $(1) cmocka jansson libmicrohttpd)
+CFLAGS   = $(CSTD) $(WARN) $(OPT) -I. -I$(BUILD) -MMD -MP $(call PKG,--cflags)
+LDFLAGS  = $(OPT) -Wl,--as-needed
+LIBS     = $(call PKG,--libs) -lm
+
+STAGES  := scheduler fetcher normalizer writer
+BINS    := $(STAGES:%=$(BUILD)/bin/uf-%) $(BUILD)/bin/usagectl
+COMMON  := $(wildcard common/*.c common/providers/*.c)
+TESTS   := $(patsubst tests/%.c,%,$(wildcard tests/test_*.c))
+SIM     := $(BUILD)/tests/uf-sim
+SOURCES  = $(shell git ls-files '*.c' '*.h')
+obj      = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
+
+all: $(BINS)
+$(BUILD)/libuf.a: $(call obj,$(COMMON)); @rm -f $@; ar rcs $@ $^
+$(BUILD)/obj/%.o: %.c | deps; @mkdir -p $(@D); $(CC) $(CFLAGS) -c $< -o $@
+.SECONDEXPANSION:
+$(STAGES:%=$(BUILD)/bin/uf-%): $(BUILD)/bin/uf-%: $$(call obj,$$(wildcard $$*/*.c)) $(BUILD)/libuf.a
+	@mkdir -p $(@D); $(CC) $(LDFLAGS) $^ $(LIBS) -o $@
+$(BUILD)/bin/usagectl: $(call obj,$(wildcard cli/*.c)) $(BUILD)/obj/migrations.o $(BUILD)/libuf.a
+	@mkdir -p $(@D); $(CC) $(LDFLAGS) $^ $(LIBS) -o $@
+$(BUILD)/migrations.c: $(wildcard db/*.sql) deploy/embed-sql; @mkdir -p $(@D); deploy/embed-sql db/*.sql >$@
+$(BUILD)/obj/migrations.o: $(BUILD)/migrations.c; @mkdir -p $(@D); $(CC) $(CFLAGS) -c $< -o $@
+$(BUILD)/tests/test_%: $(BUILD)/obj/tests/test_%.o $$(call obj,$$(wildcard normalizer/*.c writer/*.c fetcher/*.c scheduler/*.c cli/*.c)) $(BUILD)/libuf.a
+	@mkdir -p $(@D); $(CC) $(LDFLAGS) $(filter-out %/main.o,$^) $(LIBS) $(call TESTPKG,--libs) -o $@
+$(SIM): $(call obj,$(wildcard tests/sim/*.c)); @mkdir -p $(@D); $(CC) $(LDFLAGS) $^ $(call TESTPKG,--libs) -lz -lpthread -o $@
+
+deps: ; @deploy/install-deps
+run: all $(SIM); @deploy/run
+test: deps ; @tests/run-all            # unit under sanitizers, end to end, conformance; last line: N passed, N failed
+check: deps ; @tests/run-unit          # seconds, no network
+e2e: all $(SIM); @/usr/bin/python3 tests/e2e/run.py
+conformance: all $(SIM); @tests/conformance/run
+bench: all $(SIM); @tests/bench/run
+docs/config.md: $(BUILD)/bin/usagectl; $< config-markdown >$@
+format: ; @clang-format -i $(SOURCES)
+tidy: deps ; @for f in $$(git ls-files '*.c'); do clang-tidy --quiet $$f -- $(CSTD) -I. $(call PKG,--cflags) 2>/dev/null || exit 1; done
+clean: ; rm -rf build
+.PHONY: all deps run test check e2e conformance bench format tidy clean
+-include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

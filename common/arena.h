@@ -1,0 +1,51 @@
+/* arena.h - memory that dies together: all that one message needs, freed by one reset.
+ *
+ * Input is bounded at the door, so running out of memory is not handled: the process ends with
+ * status 111, which is safe because being killed on any line is. */
+#ifndef UF_ARENA_H
+#define UF_ARENA_H
+
+#include <stddef.h>
+
+#include "common/status.h"
+#include "common/text.h"
+
+struct arena;
+
+struct arena *arena_new(void);
+void arena_free(struct arena **a); /* accepts NULL */
+
+/* Ends the life of all that was allocated, runs the deferred calls last-in first-out, and keeps
+ * up to 1 MiB of memory for the next message. */
+void arena_reset(struct arena *a);
+
+/* Zeroed, aligned for any type; never NULL. `count` x `size` may be 0. */
+void *arena_alloc(struct arena *a, size_t count, size_t size);
+#define ARENA_NEW(a, type) ((type *)arena_alloc((a), 1, sizeof(type)))
+#define ARENA_ARRAY(a, count, type) ((type *)arena_alloc((a), (count), sizeof(type)))
+
+/* A NUL-terminated copy. */
+char *arena_copy(struct arena *a, const void *from, size_t len);
+struct text arena_text(struct arena *a, struct text t); /* null stays null */
+char *arena_printf(struct arena *a, const char *fmt, ...) PRINTF_LIKE(2, 3);
+
+/* Calls `end(arg)` at the next reset or free. */
+void arena_defer(struct arena *a, void (*end)(void *arg), void *arg);
+
+/* A byte buffer that grows inside an arena (the old block is left to the reset). */
+struct buf {
+    struct arena *arena;
+    char *at; /* NUL-terminated after each append */
+    size_t len, cap;
+};
+void buf_append(struct buf *b, const void *from, size_t len);
+void buf_text(struct buf *b, struct text t);
+void buf_str(struct buf *b, const char *s);
+void buf_printf(struct buf *b, const char *fmt, ...) PRINTF_LIKE(2, 3);
+
+/* For what lives as long as the process; ends it with 111 when memory is out. */
+void *xalloc(size_t count, size_t size); /* zeroed */
+void *xrealloc(void *p, size_t count, size_t size);
+char *xstrdup(const char *s);
+
+#endif

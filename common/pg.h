@@ -1,0 +1,77 @@
+/* pg.h - libpq with bounded waits, and SQLSTATE turned into duty.
+ *
+ * Pooler-safe: no named prepared statements, no session state; what must be set is set with SET LOCAL or
+ * as part of the query. Every call ends within its time limit. */
+#ifndef UF_PG_H
+#define UF_PG_H
+
+#include <libpq-fe.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/arena.h"
+#include "common/status.h"
+#include "common/text.h"
+
+struct pg;
+
+/* Does not connect yet. `schema`: names in it are found without a prefix (search_path, set in each transaction). */
+void pg_open(struct pg **out, const char *url, const char *schema, const char *application_name);
+void pg_close(struct pg **pg); /* accepts NULL */
+
+/* Connects when not connected. ST_RETRY: not reachable, or refuses for now (err says why). ST_FATAL: it can not work
+ * (wrong password, no such database, a URL that libpq can not read). */
+enum status pg_connect(struct pg *pg, struct err *err) CHECKED;
+bool pg_connected(const struct pg *pg);
+void pg_disconnect(struct pg *pg);
+
+#define PG_WAIT_DEFAULT_US (INT64_C(30) * 1000000)
+void pg_wait_limit(struct pg *pg, int64_t us); /* of every later call */
+
+/* Parameters of a statement, in text or binary form. */
+struct pg_params {
+    const char *values[16];
+    int lengths[16];
+    int formats[16];
+    unsigned types[16]; /* OIDs; 0 = the server infers */
+    int n;
+};
+void pg_param_text(struct pg_params *p, const char *value); /* NULL = null */
+void pg_param_int(struct pg_params *p, struct arena *a, int64_t v);
+void pg_param_binary(struct pg_params *p, unsigned type, const void *value, size_t len);
+
+/* Runs one statement and waits for its end. `*out` (may be NULL) is cleared when `a` is reset.
+ * On a server's error the transaction, if any, is rolled back, and pg_sqlstate tells the code.
+ * Binary results when `binary`. ST_RETRY, ST_REJECT, ST_FATAL: as pg_status says. */
+enum status pg_query(struct pg *pg, PGresult **out, struct arena *a, const char *sql,
+                     const struct pg_params *params, bool binary, struct err *err) CHECKED;
+
+/* Several statements without parameters in one round trip; the same errors. */
+enum status pg_exec(struct pg *pg, const char *sql, struct err *err) CHECKED;
+
+/* BEGIN with this schema as search_path and statement, lock and idle limits, in one round trip. */
+enum status pg_begin(struct pg *pg, struct err *err) CHECKED;
+enum status pg_commit(struct pg *pg, struct err *err) CHECKED;
+void pg_rollback(struct pg *pg); /* disconnects if even that fails */
+
+/* COPY ... FROM STDIN of bytes already in COPY's form; every result is drained. */
+enum status pg_copy(struct pg *pg, const char *sql, struct text data, int64_t *out_rows,
+                    struct err *err) CHECKED;
+
+/* The last error's five characters, "" when there was none or the connection was lost. */
+const char *pg_sqlstate(const struct pg *pg);
+/* no SQLSTATE, or class 08, 40, 53, 55, 57: RETRY; 22, 23: REJECT; else FATAL. */
+enum status pg_status(const char *sqlstate);
+
+PGconn *pg_raw(struct pg *pg);
+
+/* The schema's version in the database (schema_migrations), and what this program needs (the newest file of db/).
+ * ST_FATAL when it is older or missing: err says "run usagectl migrate". */
+enum status pg_check_schema(struct pg *pg, struct err *err) CHECKED;
+
+/* Values of a result, checked. */
+int64_t pg_int(const PGresult *r, int row, int col);      /* text form; 0 for null */
+struct text pg_text(const PGresult *r, int row, int col); /* null for null; borrowed from the result */
+
+#endif

@@ -1,0 +1,131 @@
+/* provider.h - what the pipeline must know of a provider: tables of feeds and fields, and three small functions.
+ *
+ * One file a provider. `ask` is used by the fetcher, `peek` by the fetcher too (where the next page is, which buckets
+ * came), the field tables by the normalizer (common/providers/reader.c). */
+#ifndef UF_PROVIDER_H
+#define UF_PROVIDER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/arena.h"
+#include "common/json.h"
+#include "common/record.h"
+#include "common/secret.h"
+#include "common/status.h"
+#include "common/wire.h"
+
+/* What one field of a result becomes. */
+enum field_use {
+    FIELD_TEXT,      /* column `target` (enum record_text), a dimension */
+    FIELD_BATCH,     /* the batch column */
+    FIELD_DIM,       /* a member of dims, by its own name */
+    FIELD_COUNT,     /* column `target` (enum record_count) */
+    FIELD_COUNT_ADD, /* added to that column: parts of one total */
+    FIELD_QUANTITY,  /* quantity; its unit is `unit`, or the field of FIELD_QUANTITY_UNIT */
+    FIELD_QUANTITY_UNIT,
+    FIELD_COST, /* cost_amount, after moving the point by `target` places */
+    FIELD_CURRENCY,
+    FIELD_EXTRA,  /* a number kept in extra, by its path */
+    FIELD_IGNORE, /* known and not needed (object); or a person's name: dropped */
+};
+
+struct field {
+    const char *path; /* "input_tokens", "amount.value" */
+    enum field_use use;
+    int target;
+    const char *unit;
+    bool required;
+};
+
+struct width {
+    uint32_t bucket_s;
+    const char *name; /* "1h" */
+    uint32_t limit;   /* the most buckets that may be asked for at once */
+};
+
+struct feed {
+    const char *name; /* last part of the path: "completions" */
+    const char *path; /* below the base URL: "/organization/usage/completions" */
+    const char *const *result_objects; /* accepted `object` values, NULL-terminated; NULL = not checked */
+    const char *const *group_by;       /* NULL-terminated */
+    const struct width *widths;        /* ascending; the feed uses the widest that is not above UF_BUCKET, else its narrowest */
+    size_t n_widths;
+    const struct field *fields;
+    size_t n_fields;
+    uint32_t cadence_s;  /* asked at most this often; 0 = every cycle */
+    uint32_t settle_s;   /* a closed bucket is still revised for this long */
+    uint32_t lookback_s; /* how far each cycle reads back behind the watermark */
+};
+
+struct provider;
+
+/* One HTTP request. Texts live in the arena; the key is in a header and nowhere else. */
+struct request {
+    const char *url;
+    struct { const char *name; struct secret value; } auth; /* header that carries the key; wiped by the caller */
+    const char *headers[8]; /* "name: value", NULL-terminated */
+};
+
+/* What the fetcher must know of a page before it hands it on. */
+struct peek {
+    bool has_more;
+    struct text cursor;      /* the next page's token; null when !has_more */
+    bool any;                /* at least one bucket came */
+    int64_t from_us, to_us;  /* hull of the buckets, by start and start + width */
+    int64_t closed_us;       /* end of the last bucket that is as wide as asked; 0 = none */
+    size_t n_results;
+};
+
+/* What an HTTP answer that is not 200 means. */
+struct refusal {
+    enum ending ending;
+    bool cursor_expired;  /* ask again from the window's first page */
+    bool limit_refused;   /* ask again with the provider's default limit */
+    bool narrow_grouping; /* ask again without the grouping that this window is too old for */
+    const char *detail;   /* what happened and what to do, for people; in the arena */
+};
+
+/* How a window is asked for, apart from its cursor: bound to a token, so kept for all pages of it. */
+struct ask {
+    bool default_limit;    /* without `limit` */
+    bool reduced_grouping; /* without the groupings that old windows refuse */
+};
+
+struct provider {
+    const char *name;
+    const char *base_url; /* as the vendor's own SDK has it */
+    const char *key_help; /* one line: which key, where to make it */
+    const struct feed *feeds;
+    size_t n_feeds;
+
+    /* How to ask. ST_REJECT: the account's base URL can not be used (err says why). */
+    enum status (*ask)(struct request *out, struct arena *a, const char *base_url,
+                       const struct secret *key, const struct feed *feed,
+                       const struct window *window, const struct ask *how, struct text cursor,
+                       struct err *err);
+    /* Where the next page is. ST_REJECT: the body is not a page of this provider (ending protocol). */
+    enum status (*peek)(struct peek *out, struct arena *a, const struct feed *feed,
+                        const struct window *window, struct text body, struct err *err);
+    /* Why it refused. `sent_cursor`: the request carried a page token. */
+    void (*refused)(struct refusal *out, struct arena *a, const struct feed *feed,
+                    const struct secret *key, long http_status, struct text body, bool sent_cursor);
+    /* Page -> records. Usually reader_read (reader.h) with this provider's envelope. ST_REJECT: the page is to be a dead letter;
+     * `out->dead` has reason and path. */
+    enum status (*read)(struct record_page *out, struct arena *a, const struct feed *feed,
+                        const struct page *page, struct err *err);
+};
+
+extern const struct provider *const providers[];
+extern const size_t n_providers;
+
+const struct provider *provider_find(struct text name); /* NULL: unknown */
+const struct feed *feed_find(const struct provider *p, struct text name);
+/* The width that the feed uses under UF_BUCKET. */
+const struct width *feed_width(const struct feed *f, int64_t bucket_s);
+/* Whether a base URL may be used: https, or http to loopback, or http with `allow_http`; no user, query or fragment. NULL: yes;
+ * else why not and what to write instead, in `a`. */
+const char *base_url_refused(struct arena *a, const char *url, bool allow_http);
+
+#endif
