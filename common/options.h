@@ -48,6 +48,7 @@ struct config {
     int64_t batch_bytes;       /* UF_BATCH_BYTES */
     int64_t batch_ms;          /* UF_BATCH_MS */
 
+    bool allow_plaintext;  /* UF_ALLOW_PLAINTEXT: tcp:// endpoints without encryption */
     const char *run_dir;   /* UF_RUN_DIR */
     const char *jobs;      /* UF_JOBS ... UF_CONTROL: endpoint lists; default ipc://$UF_RUN_DIR/NAME */
     const char *pages;     /* UF_PAGES */
