@@ -21,7 +21,7 @@ void arena_reset(struct arena *a);
 
 /* Zeroed, aligned for any type; never NULL. `count` x `size` may be 0. */
 void *arena_alloc(struct arena *a, size_t count, size_t size);
-#define ARENA_NEW(a, type) ((type *)arena_alloc((a), 1, sizeof(type)))
+#define ARENA_NEW(a, type)          ((type *)arena_alloc((a), 1, sizeof(type)))
 #define ARENA_ARRAY(a, count, type) ((type *)arena_alloc((a), (count), sizeof(type)))
 
 /* A NUL-terminated copy. */

@@ -1,4 +1,5 @@
-/* decimal.h - money and quantities as the digits that were received: never a double, never rounded. */
+/* decimal.h - money and quantities as the digits that were received: never a double, never rounded.
+ */
 #ifndef UF_DECIMAL_H
 #define UF_DECIMAL_H
 
@@ -22,7 +23,8 @@ struct decimal {
 
 /* JSON number syntax, alone, with optional exponent; also a leading "+" is refused.
  * "0.06", "-12.50", "1e-7" -> 0.0000001, "1E+2" -> 100, "2.5e-11" -> 0.000000000025.
- * `out->digits` lives in `a`. ST_REJECT: anything else ("", " 0.5", "NaN", "1,234.50", "1.", ".5", "01"). */
+ * `out->digits` lives in `a`. ST_REJECT: anything else ("", " 0.5", "NaN", "1,234.50", "1.", ".5",
+ * "01"). */
 enum status decimal_parse(struct decimal *out, struct arena *a, struct text t,
                           struct err *err) CHECKED;
 

@@ -1,7 +1,7 @@
 /* json.h - reading JSON of strangers into a tree, and writing our own.
  *
- * Reading keeps a number's own digits. Text is made valid UTF-8 that Postgres accepts: a NUL, a lone
- * surrogate and bytes that are not UTF-8 become U+FFFD, and the tree says so (`repaired`).
+ * Reading keeps a number's own digits. Text is made valid UTF-8 that Postgres accepts: a NUL, a
+ * lone surrogate and bytes that are not UTF-8 become U+FFFD, and the tree says so (`repaired`).
  * Behind this header stands yajl; nobody else includes it. */
 #ifndef UF_JSON_H
 #define UF_JSON_H
@@ -14,7 +14,15 @@
 #include "common/status.h"
 #include "common/text.h"
 
-enum json_type { JSON_NULL, JSON_TRUE, JSON_FALSE, JSON_NUMBER, JSON_STRING, JSON_ARRAY, JSON_OBJECT };
+enum json_type {
+    JSON_NULL,
+    JSON_TRUE,
+    JSON_FALSE,
+    JSON_NUMBER,
+    JSON_STRING,
+    JSON_ARRAY,
+    JSON_OBJECT
+};
 
 struct json {
     enum json_type type;
@@ -32,9 +40,9 @@ struct json_doc {
 
 #define JSON_DEPTH_MAX 32
 
-/* The whole of `body` must be one value (white space around it, and a UTF-8 byte order mark before, are fine).
- * A member given twice: the later wins. All lives in `a`.
- * ST_REJECT: not JSON, too deep, empty; err tells the byte offset and a short printable snippet. */
+/* The whole of `body` must be one value (white space around it, and a UTF-8 byte order mark before,
+ * are fine). A member given twice: the later wins. All lives in `a`. ST_REJECT: not JSON, too deep,
+ * empty; err tells the byte offset and a short printable snippet. */
 enum status json_parse(struct json_doc *out, struct arena *a, struct text body,
                        struct err *err) CHECKED;
 

@@ -3,10 +3,9 @@
  * Workers connect, the elder stage binds. An endpoint is one of, or a comma-separated list of:
  *   ipc://DIR         binds DIR/INSTANCE.sock (folder made, 0700; dead sockets in it are swept);
  *                     connects to every socket in DIR, looked at again every few seconds
- *   tcp://HOST:PORT   binds that address ("*" = all); connects to every address that HOST resolves to, resolved again
- *                     every few seconds
- * Limits: high-water marks of 64 messages on links that carry pages, 1,000 on others; ZMQ_MAXMSGSIZE. A send never
- * blocks: a full link answers ST_RETRY. */
+ *   tcp://HOST:PORT   binds that address ("*" = all); connects to every address that HOST resolves
+ * to, resolved again every few seconds Limits: high-water marks of 64 messages on links that carry
+ * pages, 1,000 on others; ZMQ_MAXMSGSIZE. A send never blocks: a full link answers ST_RETRY. */
 #ifndef UF_LINK_H
 #define UF_LINK_H
 
@@ -27,8 +26,8 @@ enum link_kind {
     LINK_PAGES_IN,    /* normalizer: PULL, binds */
     LINK_RECORDS_OUT, /* normalizer: PUSH, connects */
     LINK_RECORDS_IN,  /* writer: PULL, binds */
-    LINK_ACKS_OUT,    /* writer: ROUTER, connects; a peer is a scheduler, named by its scheduler_id */
-    LINK_ACKS_IN,     /* scheduler: DEALER with its scheduler_id as routing id, binds */
+    LINK_ACKS_OUT, /* writer: ROUTER, connects; a peer is a scheduler, named by its scheduler_id */
+    LINK_ACKS_IN,  /* scheduler: DEALER with its scheduler_id as routing id, binds */
     LINK_CONTROL_IN,  /* scheduler: ROUTER, binds */
     LINK_CONTROL_OUT, /* usagectl: DEALER that speaks like REQ, connects */
 };
@@ -41,18 +40,20 @@ enum status link_open(struct link **out, void *zmq_ctx, enum link_kind kind,
                       const struct config *cfg, struct text routing_id, struct err *err) CHECKED;
 void link_close(struct link **link); /* accepts NULL; waits at most 1 s for what is queued */
 
-/* Connecting kinds: looks at folders and host names again when due, connects to the new, drops the gone. Call it
- * when link_deadline_us has come. Never fails: trouble is logged once until it changes. Binding kinds: nothing. */
+/* Connecting kinds: looks at folders and host names again when due, connects to the new, drops the
+ * gone. Call it when link_deadline_us has come. Never fails: trouble is logged once until it
+ * changes. Binding kinds: nothing. */
 void link_refresh(struct link *link, int64_t mono_us);
 int64_t link_deadline_us(const struct link *link); /* monotonic; INT64_MAX for binding kinds */
 
-/* The sockets of a link: one, but for LINK_JOBS_IN one a peer, changing with link_refresh. An index is stable
- * until the next link_refresh; `generation` changes when the set does. */
+/* The sockets of a link: one, but for LINK_JOBS_IN one a peer, changing with link_refresh. An index
+ * is stable until the next link_refresh; `generation` changes when the set does. */
 size_t link_n_sockets(const struct link *link);
 void *link_socket(const struct link *link, size_t i);
 uint64_t link_generation(const struct link *link);
 
-/* A received message: frames as they came. Freed by msg_clear. `peer` is the routing id that a ROUTER put before. */
+/* A received message: frames as they came. Freed by msg_clear. `peer` is the routing id that a
+ * ROUTER put before. */
 #define MSG_FRAMES_MAX (1 + 64 + 2)
 struct msg {
     zmq_msg_t frames[MSG_FRAMES_MAX];
@@ -61,16 +62,18 @@ struct msg {
 struct text msg_frame(const struct msg *m, size_t i);
 void msg_clear(struct msg *m);
 
-/* One whole message without waiting. ST_RETRY: none is there. ST_REJECT: it had too many frames and was dropped. */
+/* One whole message without waiting. ST_RETRY: none is there. ST_REJECT: it had too many frames and
+ * was dropped. */
 enum status link_recv(struct link *link, size_t socket, struct msg *out, struct err *err) CHECKED;
 
 /* Sends `n` frames as one message, without waiting; each frame's bytes are copied by ZeroMQ.
- * ROUTER kinds: frames[0] is the peer. ST_RETRY: the link is full or nobody is connected. ST_REJECT (ROUTER): no such peer. */
+ * ROUTER kinds: frames[0] is the peer. ST_RETRY: the link is full or nobody is connected. ST_REJECT
+ * (ROUTER): no such peer. */
 enum status link_send(struct link *link, size_t socket, const struct text *frames, size_t n,
                       struct err *err) CHECKED;
 
-/* The same, with bodies that ZeroMQ frees with `free_body(body, hint)` when it is done: head is copied, bodies are not.
- * On any status but ST_OK the bodies are still the caller's. */
+/* The same, with bodies that ZeroMQ frees with `free_body(body, hint)` when it is done: head is
+ * copied, bodies are not. On any status but ST_OK the bodies are still the caller's. */
 enum status link_send_bodies(struct link *link, struct text head, const struct text *bodies,
                              size_t n_bodies, void (*free_body)(void *body, void *hint), void *hint,
                              struct err *err) CHECKED;

@@ -1,7 +1,7 @@
 /* options.h - every setting of every process: one const table of rows, one struct of values.
  *
- * From the table come --help, the environment's names, the checks and docs/config.md. Settings come from the
- * environment alone; each secret may also come from the file that NAME_FILE names. */
+ * From the table come --help, the environment's names, the checks and docs/config.md. Settings come
+ * from the environment alone; each secret may also come from the file that NAME_FILE names. */
 #ifndef UF_OPTIONS_H
 #define UF_OPTIONS_H
 
@@ -24,47 +24,51 @@ enum stage_mask {
     STAGE_ALL = 31,
 };
 
-/* Values a process does not use (by the table's mask) keep their defaults, and secrets it does not use are never
- * read. Texts live as long as the process. */
+/* Values a process does not use (by the table's mask) keep their defaults, and secrets it does not
+ * use are never read. Texts live as long as the process. */
 struct config {
-    const char *database_url;     /* DATABASE_URL, or derived from the Supabase variables; NULL only if unused */
-    const char *schema;           /* UF_SCHEMA */
+    const char *database_url; /* DATABASE_URL, or derived from the Supabase variables; NULL only if
+                                 unused */
+    const char *schema;       /* UF_SCHEMA */
     struct secret encryption_key; /* ENCRYPTION_KEY, decoded */
     struct secret cron_api_key;   /* CRON_API_KEY */
 
-    struct cron schedule;      /* UF_SCHEDULE */
-    int64_t bucket_s;          /* UF_BUCKET: 60, 3600 or 86400 */
-    int64_t backfill_s;        /* UF_BACKFILL */
-    int64_t lease_s;           /* UF_LEASE: how long a claim may take, from claim to last acknowledgement */
-    int64_t max_outstanding;   /* UF_MAX_OUTSTANDING: jobs claimed and not yet settled, per scheduler */
-    int64_t in_flight;         /* UF_IN_FLIGHT: accounts one fetcher reads at once */
-    int64_t per_host;          /* UF_PER_HOST: connections of one fetcher to one host */
+    struct cron schedule; /* UF_SCHEDULE */
+    int64_t bucket_s;     /* UF_BUCKET: 60, 3600 or 86400 */
+    int64_t backfill_s;   /* UF_BACKFILL */
+    int64_t lease_s; /* UF_LEASE: how long a claim may take, from claim to last acknowledgement */
+    int64_t
+        max_outstanding; /* UF_MAX_OUTSTANDING: jobs claimed and not yet settled, per scheduler */
+    int64_t in_flight;   /* UF_IN_FLIGHT: accounts one fetcher reads at once */
+    int64_t per_host;    /* UF_PER_HOST: connections of one fetcher to one host */
     int64_t request_timeout_s; /* UF_REQUEST_TIMEOUT: one HTTP request, from connect to last byte */
     int64_t page_cap;          /* UF_PAGE_CAP: pages of one feed in one job */
     int64_t max_body;          /* UF_MAX_BODY: bytes of one answer after decompression */
     bool allow_http;           /* UF_ALLOW_HTTP: plain http:// to other than loopback */
-    const char *ca_file;       /* UF_CA_FILE: certificates to trust beside the system's; NULL = none */
-    int64_t batch_rows;        /* UF_BATCH_ROWS */
-    int64_t batch_bytes;       /* UF_BATCH_BYTES */
-    int64_t batch_ms;          /* UF_BATCH_MS */
+    const char *ca_file; /* UF_CA_FILE: certificates to trust beside the system's; NULL = none */
+    int64_t batch_rows;  /* UF_BATCH_ROWS */
+    int64_t batch_bytes; /* UF_BATCH_BYTES */
+    int64_t batch_ms;    /* UF_BATCH_MS */
 
-    bool allow_plaintext;  /* UF_ALLOW_PLAINTEXT: tcp:// endpoints without encryption */
-    const char *run_dir;   /* UF_RUN_DIR */
-    const char *jobs;      /* UF_JOBS ... UF_CONTROL: endpoint lists; default ipc://$UF_RUN_DIR/NAME */
-    const char *pages;     /* UF_PAGES */
-    const char *records;   /* UF_RECORDS */
-    const char *acks;      /* UF_ACKS */
-    const char *control;   /* UF_CONTROL */
-    const char *pulse;     /* UF_PULSE */
-    const char *instance;  /* UF_INSTANCE: this process's name in logs and socket folders; default STAGE-PID-RANDOM */
+    bool allow_plaintext; /* UF_ALLOW_PLAINTEXT: tcp:// endpoints without encryption */
+    const char *run_dir;  /* UF_RUN_DIR */
+    const char *jobs;  /* UF_JOBS ... UF_CONTROL: endpoint lists; default ipc://$UF_RUN_DIR/NAME */
+    const char *pages; /* UF_PAGES */
+    const char *records;  /* UF_RECORDS */
+    const char *acks;     /* UF_ACKS */
+    const char *control;  /* UF_CONTROL */
+    const char *pulse;    /* UF_PULSE */
+    const char *instance; /* UF_INSTANCE: this process's name in logs and socket folders; default
+                             STAGE-PID-RANDOM */
     enum log_level log_level; /* UF_LOG */
 };
 
-/* Reads the environment for one process (`stage`: one bit; `name` "scheduler"). argv may be "--help" (prints the
- * process's options on stdout and ends with 0) or "--version"; anything else on it is refused.
- * An empty value counts as unset. ST_FATAL, and err names the variable and what is allowed: an unknown UF_ name (with the
- * nearest known one), a value out of range, NAME and NAME_FILE both set, an unreadable file, a missing required one.
- * The Supabase variables without SUPABASE_DB_PASSWORD: err says where the connection string is found. */
+/* Reads the environment for one process (`stage`: one bit; `name` "scheduler"). argv may be
+ * "--help" (prints the process's options on stdout and ends with 0) or "--version"; anything else
+ * on it is refused. An empty value counts as unset. ST_FATAL, and err names the variable and what
+ * is allowed: an unknown UF_ name (with the nearest known one), a value out of range, NAME and
+ * NAME_FILE both set, an unreadable file, a missing required one. The Supabase variables without
+ * SUPABASE_DB_PASSWORD: err says where the connection string is found. */
 enum status config_load(struct config *out, enum stage_mask stage, const char *name,
                         const char *summary, int argc, char **argv, struct err *err) CHECKED;
 /* The same without looking at argv (usagectl has its own). */
@@ -75,11 +79,12 @@ void config_wipe(struct config *cfg); /* its secrets */
 /* docs/config.md, from the table. */
 void config_write_markdown(FILE *out);
 
-/* DATABASE_URL without its password, for messages ("postgresql://uf@db.example/usage"). Static storage is not used:
- * the text lives in `a`. */
+/* DATABASE_URL without its password, for messages ("postgresql://uf@db.example/usage"). Static
+ * storage is not used: the text lives in `a`. */
 const char *database_url_redacted(struct arena *a, const char *url);
 
-/* The closest of `words` (n of them) to a mistyped `word`, or NULL when none is near: for "did you mean". */
+/* The closest of `words` (n of them) to a mistyped `word`, or NULL when none is near: for "did you
+ * mean". */
 const char *nearest_word(const char *word, const char *const *words, size_t n);
 
 #endif

@@ -1,7 +1,7 @@
 /* pg.h - libpq with bounded waits, and SQLSTATE turned into duty.
  *
- * Pooler-safe: no named prepared statements, no session state; what must be set is set with SET LOCAL or
- * as part of the query. Every call ends within its time limit. */
+ * Pooler-safe: no named prepared statements, no session state; what must be set is set with SET
+ * LOCAL or as part of the query. Every call ends within its time limit. */
 #ifndef UF_PG_H
 #define UF_PG_H
 
@@ -16,12 +16,13 @@
 
 struct pg;
 
-/* Does not connect yet. `schema`: names in it are found without a prefix (search_path, set in each transaction). */
+/* Does not connect yet. `schema`: names in it are found without a prefix (search_path, set in each
+ * transaction). */
 void pg_open(struct pg **out, const char *url, const char *schema, const char *application_name);
 void pg_close(struct pg **pg); /* accepts NULL */
 
-/* Connects when not connected. ST_RETRY: not reachable, or refuses for now (err says why). ST_FATAL: it can not work
- * (wrong password, no such database, a URL that libpq can not read). */
+/* Connects when not connected. ST_RETRY: not reachable, or refuses for now (err says why).
+ * ST_FATAL: it can not work (wrong password, no such database, a URL that libpq can not read). */
 enum status pg_connect(struct pg *pg, struct err *err) CHECKED;
 bool pg_connected(const struct pg *pg);
 void pg_disconnect(struct pg *pg);
@@ -66,12 +67,13 @@ enum status pg_status(const char *sqlstate);
 
 PGconn *pg_raw(struct pg *pg);
 
-/* The schema's version in the database (schema_migrations), and what this program needs (the newest file of db/).
- * ST_FATAL when it is older or missing: err says "run usagectl migrate". */
+/* The schema's version in the database (schema_migrations), and what this program needs (the newest
+ * file of db/). ST_FATAL when it is older or missing: err says "run usagectl migrate". */
 enum status pg_check_schema(struct pg *pg, struct err *err) CHECKED;
 
 /* Values of a result, checked. */
-int64_t pg_int(const PGresult *r, int row, int col);      /* text form; 0 for null */
-struct text pg_text(const PGresult *r, int row, int col); /* null for null; borrowed from the result */
+int64_t pg_int(const PGresult *r, int row, int col); /* text form; 0 for null */
+struct text pg_text(const PGresult *r, int row,
+                    int col); /* null for null; borrowed from the result */
 
 #endif

@@ -1,4 +1,5 @@
-/* record.h - one usage record: a row of usage_metrics as it travels from the normalizer to the writer. */
+/* record.h - one usage record: a row of usage_metrics as it travels from the normalizer to the
+ * writer. */
 #ifndef UF_RECORD_H
 #define UF_RECORD_H
 
@@ -56,12 +57,13 @@ void record_clear(struct record *r);
 
 /* Fills row_key and row_hash from the rest.
  *
- * row_key: XXH3-128 (big-endian canonical form) over: feed, then bucket_seconds as decimal text, then the
- * dimensions in the order project_id, user_id, api_key_id, model, service_tier, batch ("true"/"false"), line_item,
- * dims. Each part is its length as uint32 little-endian and its bytes; null is the length 0xffffffff alone, and the empty text
- * counts as null, so absent, null and "" make one row. bucket_start is a column of the primary key and not hashed.
- * row_hash: XXH3-64 over the counts (int64 little-endian) and the measure texts, written the same way; quantity and
- * cost without trailing zeros after the point, so "1.50" and "1.5" are one value. */
+ * row_key: XXH3-128 (big-endian canonical form) over: feed, then bucket_seconds as decimal text,
+ * then the dimensions in the order project_id, user_id, api_key_id, model, service_tier, batch
+ * ("true"/"false"), line_item, dims. Each part is its length as uint32 little-endian and its bytes;
+ * null is the length 0xffffffff alone, and the empty text counts as null, so absent, null and ""
+ * make one row. bucket_start is a column of the primary key and not hashed. row_hash: XXH3-64 over
+ * the counts (int64 little-endian) and the measure texts, written the same way; quantity and cost
+ * without trailing zeros after the point, so "1.50" and "1.5" are one value. */
 void record_digest(struct record *r, struct text feed);
 
 #endif

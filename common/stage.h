@@ -1,8 +1,9 @@
 /* stage.h - the life of a process: one loop, one wait, ended by the earliest deadline.
  *
  * The stop flag in stage.c is the only mutable global of this code: signals have no other place.
- * SIGTERM and SIGINT ask to stop; a second one ends the process at once (111). SIGPIPE is ignored. Core dumps are off and the process
- * can not be traced by others (PR_SET_DUMPABLE), since keys are in memory. */
+ * SIGTERM and SIGINT ask to stop; a second one ends the process at once (111). SIGPIPE is ignored.
+ * Core dumps are off and the process can not be traced by others (PR_SET_DUMPABLE), since keys are
+ * in memory. */
 #ifndef UF_STAGE_H
 #define UF_STAGE_H
 
@@ -32,17 +33,20 @@ void stage_watch_pause(struct stage *stage, struct link *link, bool paused);
 /* A descriptor to be watched besides (a database connection); -1 = none. */
 void stage_watch_fd(struct stage *stage, int fd, short poll_events);
 
-/* Logs "stage.ready" and tells a supervisor (NOTIFY_SOCKET) when there is one. Only now may the others count on us. */
+/* Logs "stage.ready" and tells a supervisor (NOTIFY_SOCKET) when there is one. Only now may the
+ * others count on us. */
 void stage_ready(const char *name);
 
-/* Waits for a message, a signal or `deadline_us` (monotonic; INT64_MAX = none), refreshes links that are due, and answers whether to go on. */
+/* Waits for a message, a signal or `deadline_us` (monotonic; INT64_MAX = none), refreshes links
+ * that are due, and answers whether to go on. */
 bool stage_wait(struct stage *stage, int64_t deadline_us);
 bool stage_stopping(void);
-/* For loops that are not ours (libuv): installs the same handlers, without a stage. `wake_fd` becomes readable on a
- * signal. */
+/* For loops that are not ours (libuv): installs the same handlers, without a stage. `wake_fd`
+ * becomes readable on a signal. */
 int stage_wake_fd(void);
 
-/* Logs `err` once if `st` is not ST_OK; returns the exit status: ST_OK 0, ST_FATAL 100, else 111. */
+/* Logs `err` once if `st` is not ST_OK; returns the exit status: ST_OK 0, ST_FATAL 100, else 111.
+ */
 int stage_exit(const char *name, enum status st, const struct err *err);
 
 #endif

@@ -2,7 +2,7 @@
 #ifndef UF_STATUS_H
 #define UF_STATUS_H
 
-#define CHECKED __attribute__((warn_unused_result))
+#define CHECKED                      __attribute__((warn_unused_result))
 #define PRINTF_LIKE(fmt_at, args_at) __attribute__((format(printf, fmt_at, args_at)))
 
 enum status {

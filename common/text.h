@@ -13,7 +13,7 @@ struct text {
     size_t len;
 };
 
-#define TEXT_NULL ((struct text){NULL, 0})
+#define TEXT_NULL         ((struct text){NULL, 0})
 #define TEXT_LIT(literal) ((struct text){(literal), sizeof(literal) - 1})
 
 static inline struct text text_of(const char *s)

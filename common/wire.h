@@ -1,8 +1,10 @@
-/* wire.h - the messages between stages: versioned msgpack, bounded, leftovers refused (docs/wire.md).
+/* wire.h - the messages between stages: versioned msgpack, bounded, leftovers refused
+ * (docs/wire.md).
  *
- * Every message is an array that begins with [version, kind, ...]. Decoders refuse another version, another kind, a missing or
- * surplus element, a value out of range, and bytes left over: ST_REJECT, and err names the field.
- * What a decoder returns borrows the message's bytes, which must outlive it; the rest lives in `a`. */
+ * Every message is an array that begins with [version, kind, ...]. Decoders refuse another version,
+ * another kind, a missing or surplus element, a value out of range, and bytes left over: ST_REJECT,
+ * and err names the field. What a decoder returns borrows the message's bytes, which must outlive
+ * it; the rest lives in `a`. */
 #ifndef UF_WIRE_H
 #define UF_WIRE_H
 
@@ -15,10 +17,10 @@
 #include "common/status.h"
 #include "common/text.h"
 
-#define WIRE_VERSION 1
-#define WIRE_WINDOWS_MAX 64        /* windows of one job */
-#define WIRE_PAGES_MAX 64          /* pages of one message */
-#define WIRE_RECORDS_MAX 1000000   /* records of one message */
+#define WIRE_VERSION     1
+#define WIRE_WINDOWS_MAX 64         /* windows of one job */
+#define WIRE_PAGES_MAX   64         /* pages of one message */
+#define WIRE_RECORDS_MAX 1000000    /* records of one message */
 #define WIRE_MESSAGE_MAX (64 << 20) /* bytes of one message; ZMQ_MAXMSGSIZE on every link */
 
 struct uuid {
@@ -52,8 +54,9 @@ enum ending {
     N_ENDINGS,
 };
 const char *ending_name(enum ending e); /* "ok", "page_cap", ..., as in account_feeds.last_error */
-bool ending_is_partial(enum ending e);  /* page_cap, deadline, stopped: no error, but more is there */
-bool ending_is_auth(enum ending e);     /* auth_invalid, scope_missing, wrong_key_kind */
+bool ending_is_partial(
+    enum ending e);                 /* page_cap, deadline, stopped: no error, but more is there */
+bool ending_is_auth(enum ending e); /* auth_invalid, scope_missing, wrong_key_kind */
 
 /* [from, to) of one feed, to be read page by page. to_us == 0: until the provider's now, the open
  * bucket included. Both are multiples of bucket_s. */
@@ -61,7 +64,8 @@ struct window {
     struct text feed;
     int64_t from_us, to_us;
     uint32_t bucket_s;
-    int64_t complete_us; /* the feed's watermark before: a change of a bucket that ended by then is a revision */
+    int64_t complete_us; /* the feed's watermark before: a change of a bucket that ended by then is
+                            a revision */
 };
 
 /* job: one order to read one account's windows. scheduler -> fetcher */
@@ -69,7 +73,8 @@ struct job {
     struct uuid job_id, scheduler_id;
     int64_t account_id;
     int64_t epoch;        /* of the lease: a page that carries an older one is discarded */
-    int64_t lease_ms;     /* left when sent; the fetcher stops asking well before (durations, not clocks, cross hosts) */
+    int64_t lease_ms;     /* left when sent; the fetcher stops asking well before (durations, not
+                             clocks, cross hosts) */
     struct text account;  /* name: part of the sealed key's associated data */
     struct text provider; /* "openai" */
     struct text base_url;
@@ -82,10 +87,11 @@ void job_encode(struct buf *out, const struct job *job);
 enum status job_decode(const struct job **out, struct arena *a, struct text msg,
                        struct err *err) CHECKED;
 
-/* ready: a fetcher's sign of life and its credit. fetcher -> scheduler, on connect, each second, and at stop (capacity 0). */
+/* ready: a fetcher's sign of life and its credit. fetcher -> scheduler, on connect, each second,
+ * and at stop (capacity 0). */
 struct ready {
     struct text instance;
-    uint32_t capacity; /* jobs it wants to hold from this scheduler at once */
+    uint32_t capacity;       /* jobs it wants to hold from this scheduler at once */
     const struct uuid *held; /* jobs of this scheduler it holds now */
     size_t n_held;
 };
@@ -97,13 +103,15 @@ enum status ready_decode(const struct ready **out, struct arena *a, struct text 
 struct window_end {
     uint32_t window; /* index into the job's windows */
     enum ending ending;
-    uint32_t pages;      /* sent on, numbered 0 .. pages-1 */
-    int64_t complete_us; /* once all pages are acknowledged the feed is complete until here; 0: no progress */
-    uint32_t requests;   /* made, retries included */
-    uint64_t bytes;      /* of bodies, decompressed */
-    uint32_t http_status; /* of the last answer; 0 = none came */
+    uint32_t pages;        /* sent on, numbered 0 .. pages-1 */
+    int64_t complete_us;   /* once all pages are acknowledged the feed is complete until here; 0: no
+                              progress */
+    uint32_t requests;     /* made, retries included */
+    uint64_t bytes;        /* of bodies, decompressed */
+    uint32_t http_status;  /* of the last answer; 0 = none came */
     int64_t retry_after_s; /* the provider's wish; 0 = none */
-    struct text detail;  /* for people: what happened and what to do; redacted; at most 500 bytes; null when ok */
+    struct text detail;    /* for people: what happened and what to do; redacted; at most 500 bytes;
+                              null when ok */
 };
 struct done {
     struct uuid job_id;
@@ -128,9 +136,10 @@ struct page {
     uint32_t window; /* index into the job's windows */
     uint32_t seq;    /* 0, 1, ... within the window */
     struct window asked;
-    int64_t complete_us; /* with this page and all before it stored, the feed is complete until here */
-    bool last;           /* the provider said that no more follows */
-    struct text body;    /* its own frame */
+    int64_t
+        complete_us;  /* with this page and all before it stored, the feed is complete until here */
+    bool last;        /* the provider said that no more follows */
+    struct text body; /* its own frame */
 };
 struct pages {
     struct origin origin;
@@ -155,12 +164,14 @@ struct record_page {
     uint32_t window, seq;
     struct window asked;
     int64_t complete_us;
-    const struct span *spans; /* buckets the page reported, empty ones too: their rows are replaced */
+    const struct span
+        *spans; /* buckets the page reported, empty ones too: their rows are replaced */
     size_t n_spans;
     const struct record *records; /* sorted by (bucket_start, row_key), no key twice */
     size_t n_records;
     struct dead dead; /* the page itself, when reason is set: spans and records are then empty */
-    const struct dead *bad_rows; /* rows set aside, the page's others go in; its window stays owed */
+    const struct dead
+        *bad_rows; /* rows set aside, the page's others go in; its window stays owed */
     size_t n_bad_rows;
 };
 struct records {
@@ -189,7 +200,8 @@ void acks_encode(struct buf *out, const struct acks *a);
 enum status acks_decode(const struct acks **out, struct arena *a, struct text msg,
                         struct err *err) CHECKED;
 
-/* The kind of a message, for sockets that carry several; ST_REJECT when it is no message of this version. */
+/* The kind of a message, for sockets that carry several; ST_REJECT when it is no message of this
+ * version. */
 enum wire_kind { WIRE_JOB = 1, WIRE_READY, WIRE_DONE, WIRE_PAGES, WIRE_RECORDS, WIRE_ACKS };
 enum status wire_kind_of(enum wire_kind *out, struct text msg, struct err *err) CHECKED;
 

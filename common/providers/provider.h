@@ -1,7 +1,8 @@
-/* provider.h - what the pipeline must know of a provider: tables of feeds and fields, and three small functions.
+/* provider.h - what the pipeline must know of a provider: tables of feeds and fields, and three
+ * small functions.
  *
- * One file a provider. `ask` is used by the fetcher, `peek` by the fetcher too (where the next page is, which buckets
- * came), the field tables by the normalizer (common/providers/reader.c). */
+ * One file a provider. `ask` is used by the fetcher, `peek` by the fetcher too (where the next page
+ * is, which buckets came), the field tables by the normalizer (common/providers/reader.c). */
 #ifndef UF_PROVIDER_H
 #define UF_PROVIDER_H
 
@@ -48,9 +49,11 @@ struct width {
 struct feed {
     const char *name; /* last part of the path: "completions" */
     const char *path; /* below the base URL: "/organization/usage/completions" */
-    const char *const *result_objects; /* accepted `object` values, NULL-terminated; NULL = not checked */
-    const char *const *group_by;       /* NULL-terminated */
-    const struct width *widths;        /* ascending; the feed uses the widest that is not above UF_BUCKET, else its narrowest */
+    const char *const
+        *result_objects;         /* accepted `object` values, NULL-terminated; NULL = not checked */
+    const char *const *group_by; /* NULL-terminated */
+    const struct width *widths;  /* ascending; the feed uses the widest that is not above UF_BUCKET,
+                                    else its narrowest */
     size_t n_widths;
     const struct field *fields;
     size_t n_fields;
@@ -64,17 +67,20 @@ struct provider;
 /* One HTTP request. Texts live in the arena; the key is in a header and nowhere else. */
 struct request {
     const char *url;
-    struct { const char *name; struct secret value; } auth; /* header that carries the key; wiped by the caller */
+    struct {
+        const char *name;
+        struct secret value;
+    } auth;                 /* header that carries the key; wiped by the caller */
     const char *headers[8]; /* "name: value", NULL-terminated */
 };
 
 /* What the fetcher must know of a page before it hands it on. */
 struct peek {
     bool has_more;
-    struct text cursor;      /* the next page's token; null when !has_more */
-    bool any;                /* at least one bucket came */
-    int64_t from_us, to_us;  /* hull of the buckets, by start and start + width */
-    int64_t closed_us;       /* end of the last bucket that is as wide as asked; 0 = none */
+    struct text cursor;     /* the next page's token; null when !has_more */
+    bool any;               /* at least one bucket came */
+    int64_t from_us, to_us; /* hull of the buckets, by start and start + width */
+    int64_t closed_us;      /* end of the last bucket that is as wide as asked; 0 = none */
     size_t n_results;
 };
 
@@ -87,7 +93,8 @@ struct refusal {
     const char *detail;   /* what happened and what to do, for people; in the arena */
 };
 
-/* How a window is asked for, apart from its cursor: bound to a token, so kept for all pages of it. */
+/* How a window is asked for, apart from its cursor: bound to a token, so kept for all pages of it.
+ */
 struct ask {
     bool default_limit;    /* without `limit` */
     bool reduced_grouping; /* without the groupings that old windows refuse */
@@ -105,14 +112,15 @@ struct provider {
                        const struct secret *key, const struct feed *feed,
                        const struct window *window, const struct ask *how, struct text cursor,
                        struct err *err);
-    /* Where the next page is. ST_REJECT: the body is not a page of this provider (ending protocol). */
+    /* Where the next page is. ST_REJECT: the body is not a page of this provider (ending protocol).
+     */
     enum status (*peek)(struct peek *out, struct arena *a, const struct feed *feed,
                         const struct window *window, struct text body, struct err *err);
     /* Why it refused. `sent_cursor`: the request carried a page token. */
     void (*refused)(struct refusal *out, struct arena *a, const struct feed *feed,
                     const struct secret *key, long http_status, struct text body, bool sent_cursor);
-    /* Page -> records. Usually reader_read (reader.h) with this provider's envelope. ST_REJECT: the page is to be a dead letter;
-     * `out->dead` has reason and path. */
+    /* Page -> records. Usually reader_read (reader.h) with this provider's envelope. ST_REJECT: the
+     * page is to be a dead letter; `out->dead` has reason and path. */
     enum status (*read)(struct record_page *out, struct arena *a, const struct feed *feed,
                         const struct page *page, struct err *err);
 };
@@ -124,8 +132,8 @@ const struct provider *provider_find(struct text name); /* NULL: unknown */
 const struct feed *feed_find(const struct provider *p, struct text name);
 /* The width that the feed uses under UF_BUCKET. */
 const struct width *feed_width(const struct feed *f, int64_t bucket_s);
-/* Whether a base URL may be used: https, or http to loopback, or http with `allow_http`; no user, query or fragment. NULL: yes;
- * else why not and what to write instead, in `a`. */
+/* Whether a base URL may be used: https, or http to loopback, or http with `allow_http`; no user,
+ * query or fragment. NULL: yes; else why not and what to write instead, in `a`. */
 const char *base_url_refused(struct arena *a, const char *url, bool allow_http);
 
 #endif

@@ -1,0 +1,599 @@
+#include "common/link.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <netdb.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/wire.h"
+
+#define ENDPOINTS_MAX 32
+#define PEERS_MAX     256
+#define ADDRESS_MAX   128
+#define PAGES_HWM     64
+#define SMALL_HWM     1000
+
+#define REFRESH_LONELY_US                                                                          \
+    (200 * US_PER_MS) /* while nobody is known: a stack that starts should not wait */
+#define REFRESH_US (2 * US_PER_S)
+
+struct kind_spec {
+    const char *name;
+    int socket_type;
+    bool binds;
+    bool socket_each; /* one socket a peer: what is said to one is not for another */
+    int hwm;
+};
+
+static const struct kind_spec kinds[] = {
+    [LINK_JOBS_OUT] = {"jobs", ZMQ_ROUTER, true, false, SMALL_HWM},
+    [LINK_JOBS_IN] = {"jobs", ZMQ_DEALER, false, true, SMALL_HWM},
+    [LINK_PAGES_OUT] = {"pages", ZMQ_PUSH, false, false, PAGES_HWM},
+    [LINK_PAGES_IN] = {"pages", ZMQ_PULL, true, false, PAGES_HWM},
+    [LINK_RECORDS_OUT] = {"records", ZMQ_PUSH, false, false, PAGES_HWM},
+    [LINK_RECORDS_IN] = {"records", ZMQ_PULL, true, false, PAGES_HWM},
+    [LINK_ACKS_OUT] = {"acks", ZMQ_ROUTER, false, false, SMALL_HWM},
+    [LINK_ACKS_IN] = {"acks", ZMQ_DEALER, true, false, SMALL_HWM},
+    [LINK_CONTROL_IN] = {"control", ZMQ_ROUTER, true, false, SMALL_HWM},
+    [LINK_CONTROL_OUT] = {"control", ZMQ_DEALER, false, false, SMALL_HWM},
+};
+
+struct endpoint {
+    bool ipc;
+    char *where;                 /* ipc: the folder; tcp: HOST:PORT */
+    struct gaicb *lookup;        /* tcp: a name being resolved, else NULL */
+    bool failing;                /* the last look failed: said once */
+    char found[16][ADDRESS_MAX]; /* tcp: addresses of the last good answer */
+    size_t n_found;
+};
+
+struct peer {
+    char address[ADDRESS_MAX];
+    void *socket; /* its own with socket_each, else the link's */
+    bool seen;    /* by the running refresh */
+};
+
+struct link {
+    const struct kind_spec *spec;
+    void *zmq;
+    void *socket; /* NULL with socket_each */
+    char *instance;
+    struct endpoint endpoints[ENDPOINTS_MAX];
+    size_t n_endpoints;
+    struct peer peers[PEERS_MAX];
+    size_t n_peers;
+    char *bound_path; /* the socket file to remove at the end */
+    int64_t next_refresh_us;
+    uint64_t generation;
+};
+
+/* ---- endpoints ---- */
+
+static const char *configured(const struct config *cfg, const char *name)
+{
+    return strcmp(name, "jobs") == 0      ? cfg->jobs
+           : strcmp(name, "pages") == 0   ? cfg->pages
+           : strcmp(name, "records") == 0 ? cfg->records
+           : strcmp(name, "acks") == 0    ? cfg->acks
+                                          : cfg->control;
+}
+
+static enum status endpoint_parse(struct link *link, const char *text, bool plaintext,
+                                  struct err *err)
+{
+    struct endpoint *e = &link->endpoints[link->n_endpoints];
+    const char *colon;
+
+    if (link->n_endpoints == ENDPOINTS_MAX)
+        return err_set(err, ST_FATAL, "more than %d endpoints in one list", ENDPOINTS_MAX);
+    if (strncmp(text, "ipc://", 6) == 0 && text[6]) {
+        *e = (struct endpoint){.ipc = true, .where = xstrdup(text + 6)};
+    } else if (strncmp(text, "tcp://", 6) == 0) {
+        colon = strrchr(text + 6, ':');
+        if (!colon || colon == text + 6 || strspn(colon + 1, "0123456789") != strlen(colon + 1) ||
+            !colon[1])
+            return err_set(err, ST_FATAL, "endpoint '%s': write tcp://HOST:PORT", text);
+        if (!plaintext)
+            return err_set(err, ST_FATAL,
+                           "endpoint '%s' is not encrypted: keep to ipc:// on one machine, or set "
+                           "UF_ALLOW_PLAINTEXT=1 on a network that is yours alone",
+                           text);
+        *e = (struct endpoint){.where = xstrdup(text + 6)};
+    } else {
+        return err_set(err, ST_FATAL, "endpoint '%s': write ipc://FOLDER or tcp://HOST:PORT", text);
+    }
+    link->n_endpoints++;
+    return ST_OK;
+}
+
+static enum status endpoints_parse(struct link *link, const struct config *cfg, struct err *err)
+{
+    char *list = xstrdup(configured(cfg, link->spec->name));
+    char *rest = list;
+    enum status st = ST_OK;
+
+    for (char *one; st == ST_OK && (one = strsep(&rest, ", "));)
+        if (*one)
+            st = endpoint_parse(link, one, cfg->allow_plaintext, err);
+    free(list);
+    if (st == ST_OK && link->n_endpoints == 0)
+        return err_set(err, ST_FATAL, "the list of endpoints of '%s' is empty", link->spec->name);
+    return st;
+}
+
+/* ---- sockets ---- */
+
+static void set_int(void *socket, int option, int value)
+{
+    int rc = zmq_setsockopt(socket, option, &value, sizeof(value));
+
+    (void)rc; /* every option and value here is valid for every socket that gets it */
+}
+
+static void *socket_new(const struct link *link, struct text routing_id)
+{
+    void *socket = zmq_socket(link->zmq, link->spec->socket_type);
+    const int64_t message_max = WIRE_MESSAGE_MAX;
+
+    if (!socket)
+        return NULL;
+    set_int(socket, ZMQ_SNDHWM, link->spec->hwm);
+    set_int(socket, ZMQ_RCVHWM, link->spec->hwm);
+    set_int(socket, ZMQ_LINGER, 1000);
+    set_int(socket, ZMQ_IPV6, 1);
+    set_int(socket, ZMQ_RECONNECT_IVL, 100);
+    set_int(socket, ZMQ_RECONNECT_IVL_MAX, 2000);
+    set_int(socket, ZMQ_HEARTBEAT_IVL, 2000);
+    set_int(socket, ZMQ_HEARTBEAT_TIMEOUT, 8000);
+    (void)zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &message_max, sizeof(message_max));
+    if (routing_id.at)
+        (void)zmq_setsockopt(socket, ZMQ_ROUTING_ID, routing_id.at, routing_id.len);
+    /* A message is queued only for a peer that is there. It also makes a reconnecting ROUTER ask
+     * its peer's name again: a scheduler that came back has a new one. */
+    if (!link->spec->binds)
+        set_int(socket, ZMQ_IMMEDIATE, 1);
+    if (link->spec->socket_type == ZMQ_ROUTER) {
+        set_int(socket, ZMQ_ROUTER_MANDATORY, 1);
+        set_int(socket, ZMQ_ROUTER_HANDOVER, 1);
+    }
+    return socket;
+}
+
+/* ---- binding ---- */
+
+static enum status make_folder(const char *path, struct err *err)
+{
+    char *copy = xstrdup(path);
+    enum status st = ST_OK;
+
+    for (char *p = copy + 1; st == ST_OK; p++) {
+        char c = *p;
+        if (c != '/' && c != '\0')
+            continue;
+        *p = '\0';
+        if (mkdir(copy, 0700) < 0 && errno != EEXIST)
+            st = err_set(err, ST_FATAL, "can not make the folder %s: %s; choose another UF_RUN_DIR",
+                         copy, strerror(errno));
+        *p = c;
+        if (c == '\0')
+            break;
+    }
+    free(copy);
+    if (st == ST_OK && access(path, W_OK | X_OK) < 0)
+        return err_set(err, ST_FATAL,
+                       "can not write to the folder %s: %s; choose another UF_RUN_DIR", path,
+                       strerror(errno));
+    return st;
+}
+
+/* Whether somebody listens on a unix socket. A connect is the only way to know. */
+static bool socket_alive(const char *path)
+{
+    struct sockaddr_un to = {.sun_family = AF_UNIX};
+    size_t len = strlen(path);
+    bool alive;
+    int fd;
+
+    if (len >= sizeof(to.sun_path))
+        return false;
+    memcpy(to.sun_path, path, len + 1);
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return true; /* not known: keep it */
+    alive = connect(fd, (const struct sockaddr *)&to, sizeof(to)) == 0 || errno == EAGAIN;
+    (void)close(fd);
+    return alive;
+}
+
+/* Calls `found` for each "*.sock" in `dir`. */
+static void each_socket(struct link *link, const char *dir,
+                        void (*found)(struct link *link, const char *path))
+{
+    DIR *d = opendir(dir);
+    const struct dirent *entry;
+    char path[ADDRESS_MAX];
+
+    if (!d)
+        return;
+    while ((entry = readdir(d))) {
+        size_t len = strlen(entry->d_name);
+        if (len < 6 || strcmp(entry->d_name + len - 5, ".sock") != 0)
+            continue;
+        if ((size_t)snprintf(path, sizeof(path), "%s/%s", dir, entry->d_name) < sizeof(path))
+            found(link, path);
+    }
+    (void)closedir(d);
+}
+
+static void sweep_dead(struct link *link, const char *path)
+{
+    (void)link;
+    if (!socket_alive(path))
+        (void)unlink(path);
+}
+
+static enum status bind_ipc(struct link *link, const struct endpoint *e, struct err *err)
+{
+    char address[ADDRESS_MAX];
+    struct sockaddr_un limit;
+
+    TRY(make_folder(e->where, err));
+    each_socket(link, e->where, sweep_dead);
+    if ((size_t)snprintf(address, sizeof(address), "ipc://%s/%s.sock", e->where, link->instance) >=
+            sizeof(address) ||
+        strlen(address + 6) >= sizeof(limit.sun_path))
+        return err_set(
+            err, ST_FATAL,
+            "the socket path %s/%s.sock is longer than %zu bytes; choose a shorter UF_RUN_DIR",
+            e->where, link->instance, sizeof(limit.sun_path) - 1);
+    if (access(address + 6, F_OK) == 0)
+        return err_set(err, ST_FATAL, "UF_INSTANCE=%s is running already (%s answers)",
+                       link->instance, address + 6);
+    if (zmq_bind(link->socket, address) < 0)
+        return err_set(err, ST_FATAL, "can not listen on %s: %s", address, zmq_strerror(errno));
+    link->bound_path = xstrdup(address + 6);
+    return ST_OK;
+}
+
+static enum status bind_all(struct link *link, struct err *err)
+{
+    char address[ADDRESS_MAX];
+
+    for (size_t i = 0; i < link->n_endpoints; i++) {
+        const struct endpoint *e = &link->endpoints[i];
+        if (e->ipc) {
+            TRY(bind_ipc(link, e, err));
+            continue;
+        }
+        (void)snprintf(address, sizeof(address), "tcp://%s", e->where);
+        if (zmq_bind(link->socket, address) < 0)
+            return err_set(err, ST_FATAL, "can not listen on %s: %s", address, zmq_strerror(errno));
+    }
+    return ST_OK;
+}
+
+/* ---- connecting ---- */
+
+static void peer_add(struct link *link, const char *address)
+{
+    struct peer *p;
+
+    for (size_t i = 0; i < link->n_peers; i++) {
+        if (strcmp(link->peers[i].address, address) == 0) {
+            link->peers[i].seen = true;
+            return;
+        }
+    }
+    if (link->n_peers == PEERS_MAX)
+        return;
+    p = &link->peers[link->n_peers];
+    *p = (struct peer){.seen = true, .socket = link->socket};
+    memcpy(p->address, address, strlen(address) + 1);
+    if (link->spec->socket_each)
+        p->socket = socket_new(link, text_of(link->instance));
+    if (!p->socket || zmq_connect(p->socket, address) < 0) {
+        LOG(WARN, "link.refused", KV("link", link->spec->name), KV("address", address),
+            KV("error", zmq_strerror(errno)));
+        if (link->spec->socket_each && p->socket)
+            (void)zmq_close(p->socket);
+        return;
+    }
+    link->n_peers++;
+    link->generation++;
+    LOG(DEBUG, "link.peer", KV("link", link->spec->name), KV("address", address));
+}
+
+static void peer_drop(struct link *link, size_t i)
+{
+    struct peer *p = &link->peers[i];
+
+    LOG(DEBUG, "link.gone", KV("link", link->spec->name), KV("address", p->address));
+    if (link->spec->socket_each)
+        (void)zmq_close(p->socket);
+    else
+        (void)zmq_disconnect(p->socket, p->address);
+    *p = link->peers[--link->n_peers];
+    link->generation++;
+}
+
+static void add_if_alive(struct link *link, const char *path)
+{
+    char address[ADDRESS_MAX + 8];
+
+    if (!socket_alive(path))
+        return;
+    (void)snprintf(address, sizeof(address), "ipc://%s", path);
+    if (strlen(address) < ADDRESS_MAX)
+        peer_add(link, address);
+}
+
+static void say_unresolved(struct link *link, struct endpoint *e, const char *why)
+{
+    if (!e->failing)
+        LOG(WARN, "link.unresolved", KV("link", link->spec->name), KV("host", e->where),
+            KV("error", why));
+    e->failing = true;
+}
+
+static void keep_answers(struct endpoint *e, const struct addrinfo *list)
+{
+    const char *port = strrchr(e->where, ':') + 1;
+    char host[NI_MAXHOST];
+
+    e->n_found = 0;
+    for (const struct addrinfo *ai = list; ai && e->n_found < 16; ai = ai->ai_next) {
+        if (getnameinfo(ai->ai_addr, ai->ai_addrlen, host, sizeof(host), NULL, 0, NI_NUMERICHOST))
+            continue;
+        (void)snprintf(e->found[e->n_found], ADDRESS_MAX,
+                       ai->ai_family == AF_INET6 ? "tcp://[%.64s]:%.8s" : "tcp://%.64s:%.8s", host,
+                       port);
+        e->n_found++;
+    }
+    e->failing = false;
+}
+
+/* Resolving runs in the C library's own helper, so that a silent name server can not stop our loop;
+ * an answer is picked up at the next refresh. */
+static void lookup_start(struct endpoint *e)
+{
+    static const struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
+    const char *colon = strrchr(e->where, ':');
+    size_t len = (size_t)(colon - e->where);
+    char *host;
+    struct gaicb *g;
+
+    if (e->where[0] == '[' && len > 2)
+        host = strndup(e->where + 1, len - 2);
+    else
+        host = strndup(e->where, len);
+    g = xalloc(1, sizeof(*g));
+    g->ar_name = host;
+    g->ar_request = &hints;
+    e->lookup = g;
+    if (getaddrinfo_a(GAI_NOWAIT, &e->lookup, 1, NULL) != 0) {
+        free(host);
+        free(g);
+        e->lookup = NULL;
+    }
+}
+
+static void lookup_end(struct link *link, struct endpoint *e)
+{
+    int rc;
+
+    if (!e->lookup || (rc = gai_error(e->lookup)) == EAI_INPROGRESS)
+        return;
+    if (rc == 0)
+        keep_answers(e, e->lookup->ar_result);
+    else
+        say_unresolved(link, e, gai_strerror(rc));
+    if (e->lookup->ar_result)
+        freeaddrinfo(e->lookup->ar_result);
+    free((void *)(uintptr_t)e->lookup->ar_name);
+    free(e->lookup);
+    e->lookup = NULL;
+}
+
+void link_refresh(struct link *link, int64_t mono_us)
+{
+    bool looking = false;
+
+    if (link->spec->binds || mono_us < link->next_refresh_us)
+        return;
+    for (size_t i = 0; i < link->n_peers; i++)
+        link->peers[i].seen = false;
+    for (size_t i = 0; i < link->n_endpoints; i++) {
+        struct endpoint *e = &link->endpoints[i];
+        if (e->ipc) {
+            each_socket(link, e->where, add_if_alive);
+            continue;
+        }
+        lookup_end(link, e);
+        for (size_t k = 0; k < e->n_found; k++)
+            peer_add(link, e->found[k]);
+        if (!e->lookup)
+            lookup_start(e);
+        looking |= e->lookup != NULL && e->n_found == 0;
+    }
+    for (size_t i = link->n_peers; i-- > 0;)
+        if (!link->peers[i].seen)
+            peer_drop(link, i);
+    link->next_refresh_us =
+        mono_us + (link->n_peers == 0 || looking ? REFRESH_LONELY_US : REFRESH_US);
+}
+
+int64_t link_deadline_us(const struct link *link)
+{
+    return link->spec->binds ? INT64_MAX : link->next_refresh_us;
+}
+
+/* ---- life ---- */
+
+enum status link_open(struct link **out, void *zmq_ctx, enum link_kind kind,
+                      const struct config *cfg, struct text routing_id, struct err *err)
+{
+    struct link *link = xalloc(1, sizeof(*link));
+
+    *out = link;
+    link->spec = &kinds[kind];
+    link->zmq = zmq_ctx;
+    link->instance = xstrdup(cfg->instance);
+    TRY(endpoints_parse(link, cfg, err));
+    if (!link->spec->socket_each) {
+        link->socket = socket_new(link, routing_id);
+        if (!link->socket)
+            return err_set(err, ST_RETRY, "no socket for '%s': %s", link->spec->name,
+                           zmq_strerror(errno));
+    }
+    if (link->spec->binds)
+        return bind_all(link, err);
+    link_refresh(link, clock_mono_us());
+    return ST_OK;
+}
+
+void link_close(struct link **link_at)
+{
+    struct link *link = *link_at;
+
+    if (!link)
+        return;
+    if (link->spec->socket_each)
+        for (size_t i = 0; i < link->n_peers; i++)
+            (void)zmq_close(link->peers[i].socket);
+    if (link->socket)
+        (void)zmq_close(link->socket);
+    if (link->bound_path)
+        (void)unlink(link->bound_path);
+    for (size_t i = 0; i < link->n_endpoints; i++) {
+        if (link->endpoints[i].lookup && gai_cancel(link->endpoints[i].lookup) != EAI_NOTCANCELED)
+            lookup_end(link, &link->endpoints[i]);
+        free(link->endpoints[i].where);
+    }
+    free(link->bound_path);
+    free(link->instance);
+    free(link);
+    *link_at = NULL;
+}
+
+size_t link_n_sockets(const struct link *link)
+{
+    return link->spec->socket_each ? link->n_peers : 1;
+}
+
+void *link_socket(const struct link *link, size_t i)
+{
+    return link->spec->socket_each ? link->peers[i].socket : link->socket;
+}
+
+uint64_t link_generation(const struct link *link)
+{
+    return link->generation;
+}
+
+bool link_writable(struct link *link)
+{
+    int events = 0;
+    size_t len = sizeof(events);
+
+    return zmq_getsockopt(link_socket(link, 0), ZMQ_EVENTS, &events, &len) == 0 &&
+           (events & ZMQ_POLLOUT);
+}
+
+/* ---- messages ---- */
+
+struct text msg_frame(const struct msg *m, size_t i)
+{
+    /* zmq_msg_data does not change the message, though its type can not say so */
+    zmq_msg_t *frame = (zmq_msg_t *)(uintptr_t)&m->frames[i];
+
+    return (struct text){zmq_msg_data(frame), zmq_msg_size(frame)};
+}
+
+void msg_clear(struct msg *m)
+{
+    for (size_t i = 0; i < m->n; i++)
+        (void)zmq_msg_close(&m->frames[i]);
+    m->n = 0;
+}
+
+static void drop_rest(void *socket)
+{
+    zmq_msg_t frame;
+    int more = 1;
+
+    while (more) {
+        (void)zmq_msg_init(&frame);
+        more = zmq_msg_recv(&frame, socket, ZMQ_DONTWAIT) >= 0 && zmq_msg_more(&frame);
+        (void)zmq_msg_close(&frame);
+    }
+}
+
+enum status link_recv(struct link *link, size_t socket, struct msg *out, struct err *err)
+{
+    void *from = link_socket(link, socket);
+
+    out->n = 0;
+    do {
+        zmq_msg_t *frame = &out->frames[out->n];
+        if (out->n == MSG_FRAMES_MAX) {
+            drop_rest(from);
+            msg_clear(out);
+            return err_set(err, ST_REJECT, "a message of more than %d frames", MSG_FRAMES_MAX);
+        }
+        (void)zmq_msg_init(frame);
+        if (zmq_msg_recv(frame, from, ZMQ_DONTWAIT) < 0) {
+            (void)zmq_msg_close(frame);
+            msg_clear(out);
+            return err_set(err, ST_RETRY, "%s: %s", link->spec->name, zmq_strerror(errno));
+        }
+        out->n++;
+    } while (zmq_msg_more(&out->frames[out->n - 1]));
+    return ST_OK;
+}
+
+static enum status send_failed(const struct link *link, struct err *err)
+{
+    return err_set(err, errno == EHOSTUNREACH ? ST_REJECT : ST_RETRY, "%s: %s", link->spec->name,
+                   zmq_strerror(errno));
+}
+
+enum status link_send(struct link *link, size_t socket, const struct text *frames, size_t n,
+                      struct err *err)
+{
+    void *to = link_socket(link, socket);
+
+    /* Only the first frame can be refused: once it is taken, libzmq takes the rest of the message.
+     */
+    for (size_t i = 0; i < n; i++)
+        if (zmq_send(to, frames[i].at ? frames[i].at : "", frames[i].len,
+                     ZMQ_DONTWAIT | (i + 1 < n ? ZMQ_SNDMORE : 0)) < 0)
+            return send_failed(link, err);
+    return ST_OK;
+}
+
+enum status link_send_bodies(struct link *link, struct text head, const struct text *bodies,
+                             size_t n_bodies, void (*free_body)(void *body, void *hint), void *hint,
+                             struct err *err)
+{
+    void *to = link_socket(link, 0);
+    zmq_msg_t frame;
+
+    if (zmq_send(to, head.at, head.len, ZMQ_DONTWAIT | (n_bodies ? ZMQ_SNDMORE : 0)) < 0)
+        return send_failed(link, err);
+    for (size_t i = 0; i < n_bodies; i++) {
+        void *body = (void *)(uintptr_t)bodies[i].at;
+        if (zmq_msg_init_data(&frame, body, bodies[i].len, free_body, hint) < 0)
+            exit(111); /* out of memory: being killed here is safe */
+        if (zmq_msg_send(&frame, to, i + 1 < n_bodies ? ZMQ_SNDMORE : 0) < 0)
+            exit(111); /* the context is gone, or the message is half sent: start anew */
+    }
+    return ST_OK;
+}

@@ -1,0 +1,201 @@
+#include "common/stage.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "common/arena.h"
+#include "common/clock.h"
+#include "common/log.h"
+
+#define WATCHES_MAX 8
+#define POLL_MAX    64
+
+struct watch {
+    struct link *link;
+    bool paused;
+};
+
+struct stage {
+    void *zmq;
+    struct watch watches[WATCHES_MAX];
+    size_t n_watches;
+    int extra_fd;
+    short extra_events;
+};
+
+/* Set by the signal handler, which can be given no argument. */
+static atomic_int stop_asked;
+static int wake_fd = -1;
+
+static void on_signal(int signo)
+{
+    const uint64_t one = 1;
+    int saved = errno;
+
+    if (signo != SIGPIPE && atomic_fetch_add(&stop_asked, 1) > 0)
+        _exit(111); /* asked twice: somebody does not want to wait */
+    if (write(wake_fd, &one, sizeof(one)) < 0) {
+        /* the counter is full: the loop is awake anyway */
+    }
+    errno = saved;
+}
+
+int stage_wake_fd(void)
+{
+    struct sigaction act = {.sa_handler = on_signal};
+
+    if (wake_fd >= 0)
+        return wake_fd;
+    wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    sigemptyset(&act.sa_mask);
+    (void)sigaction(SIGTERM, &act, NULL);
+    (void)sigaction(SIGINT, &act, NULL);
+    act.sa_handler = SIG_IGN;
+    (void)sigaction(SIGPIPE, &act, NULL);
+    (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+    return wake_fd;
+}
+
+bool stage_stopping(void)
+{
+    return atomic_load(&stop_asked) > 0;
+}
+
+enum status stage_open(struct stage **out, const char *name, const struct config *cfg,
+                       struct err *err)
+{
+    struct stage *stage = xalloc(1, sizeof(*stage));
+
+    *out = stage;
+    stage->extra_fd = -1;
+    log_open(name, cfg->log_level);
+    if (stage_wake_fd() < 0)
+        return err_set(err, ST_RETRY, "no event descriptor: %s", strerror(errno));
+    stage->zmq = zmq_ctx_new();
+    if (!stage->zmq)
+        return err_set(err, ST_RETRY, "no ZeroMQ context: %s", zmq_strerror(errno));
+    return ST_OK;
+}
+
+void stage_close(struct stage **stage)
+{
+    if (!*stage)
+        return;
+    if ((*stage)->zmq)
+        zmq_ctx_term((*stage)->zmq);
+    free(*stage);
+    *stage = NULL;
+}
+
+void *stage_zmq(const struct stage *stage)
+{
+    return stage->zmq;
+}
+
+void stage_watch(struct stage *stage, struct link *link)
+{
+    if (stage->n_watches < WATCHES_MAX)
+        stage->watches[stage->n_watches++] = (struct watch){.link = link};
+}
+
+void stage_watch_pause(struct stage *stage, struct link *link, bool paused)
+{
+    for (size_t i = 0; i < stage->n_watches; i++)
+        if (stage->watches[i].link == link)
+            stage->watches[i].paused = paused;
+}
+
+void stage_watch_fd(struct stage *stage, int fd, short poll_events)
+{
+    stage->extra_fd = fd;
+    stage->extra_events = poll_events;
+}
+
+/* sd_notify(3)'s protocol is one datagram, so it needs no library. */
+static void notify_supervisor(const char *text)
+{
+    const char *path = getenv("NOTIFY_SOCKET");
+    struct sockaddr_un to = {.sun_family = AF_UNIX};
+    size_t len = path ? strlen(path) : 0;
+    int fd;
+
+    if (len == 0 || len >= sizeof(to.sun_path))
+        return;
+    memcpy(to.sun_path, path, len);
+    if (path[0] == '@')
+        to.sun_path[0] = '\0';
+    fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return;
+    (void)sendto(fd, text, strlen(text), MSG_NOSIGNAL, (const struct sockaddr *)&to,
+                 (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len));
+    (void)close(fd);
+}
+
+void stage_ready(const char *name)
+{
+    LOG(INFO, "stage.ready", KV("name", name), KV("pid", (int64_t)getpid()));
+    notify_supervisor("READY=1");
+}
+
+static size_t poll_items(const struct stage *stage, zmq_pollitem_t items[POLL_MAX])
+{
+    size_t n = 0;
+
+    items[n++] = (zmq_pollitem_t){.fd = wake_fd, .events = ZMQ_POLLIN};
+    if (stage->extra_fd >= 0)
+        items[n++] = (zmq_pollitem_t){.fd = stage->extra_fd, .events = stage->extra_events};
+    for (size_t i = 0; i < stage->n_watches; i++) {
+        const struct watch *w = &stage->watches[i];
+        if (w->paused)
+            continue;
+        for (size_t s = 0; s < link_n_sockets(w->link) && n < POLL_MAX; s++)
+            items[n++] = (zmq_pollitem_t){.socket = link_socket(w->link, s), .events = ZMQ_POLLIN};
+    }
+    return n;
+}
+
+bool stage_wait(struct stage *stage, int64_t deadline_us)
+{
+    zmq_pollitem_t items[POLL_MAX];
+    size_t n;
+    int64_t wait_us;
+
+    for (size_t i = 0; i < stage->n_watches; i++) {
+        int64_t due = link_deadline_us(stage->watches[i].link);
+        if (due < deadline_us)
+            deadline_us = due;
+    }
+    if (stage_stopping())
+        return false;
+    n = poll_items(stage, items);
+    wait_us = deadline_us - clock_mono_us();
+    /* rounded up: waking a little early would only spin */
+    (void)zmq_poll(items, (int)n,
+                   deadline_us == INT64_MAX ? -1
+                   : wait_us <= 0           ? 0
+                                            : (long)((wait_us + US_PER_MS - 1) / US_PER_MS));
+    for (size_t i = 0; i < stage->n_watches; i++)
+        link_refresh(stage->watches[i].link, clock_mono_us());
+    return !stage_stopping();
+}
+
+int stage_exit(const char *name, enum status st, const struct err *err)
+{
+    if (st == ST_OK) {
+        LOG(INFO, "stage.exit", KV("name", name));
+        return 0;
+    }
+    LOG(ERROR, "stage.exit", KV("name", name), KV("error", err->text));
+    return st == ST_FATAL ? 100 : 111;
+}

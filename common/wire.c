@@ -1,0 +1,820 @@
+#include "common/wire.h"
+
+#include <inttypes.h>
+#include <msgpack.h>
+
+#include "common/secret.h"
+
+/* ---- uuid ---- */
+
+void uuid_random(struct uuid *out)
+{
+    random_bytes(out->at, sizeof(out->at));
+    out->at[6] = (uint8_t)((out->at[6] & 0x0f) | 0x40);
+    out->at[8] = (uint8_t)((out->at[8] & 0x3f) | 0x80);
+    out->at[0] |= 1; /* ZeroMQ keeps routing ids that begin with a zero byte for itself */
+}
+
+const char *uuid_format(char out[37], const struct uuid *u)
+{
+    static const char hex[] = "0123456789abcdef";
+    char *p = out;
+
+    for (size_t i = 0; i < sizeof(u->at); i++) {
+        if (i == 4 || i == 6 || i == 8 || i == 10)
+            *p++ = '-';
+        *p++ = hex[u->at[i] >> 4];
+        *p++ = hex[u->at[i] & 15];
+    }
+    *p = '\0';
+    return out;
+}
+
+static int hex_digit(char c)
+{
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                  : -1;
+}
+
+bool uuid_parse(struct uuid *out, struct text t)
+{
+    size_t at = 0;
+
+    if (!t.at || t.len != 36)
+        return false;
+    for (size_t i = 0; i < sizeof(out->at); i++) {
+        int high, low;
+        if (i == 4 || i == 6 || i == 8 || i == 10)
+            if (t.at[at++] != '-')
+                return false;
+        high = hex_digit(t.at[at++]);
+        low = hex_digit(t.at[at++]);
+        if (high < 0 || low < 0)
+            return false;
+        out->at[i] = (uint8_t)(high << 4 | low);
+    }
+    return true;
+}
+
+/* ---- endings ---- */
+
+static const char *const ending_names[N_ENDINGS] = {
+    [END_OK] = "ok",
+    [END_PAGE_CAP] = "page_cap",
+    [END_DEADLINE] = "deadline",
+    [END_STOPPED] = "stopped",
+    [END_AUTH_INVALID] = "auth_invalid",
+    [END_SCOPE_MISSING] = "scope_missing",
+    [END_WRONG_KEY_KIND] = "wrong_key_kind",
+    [END_RATE_LIMITED] = "rate_limited",
+    [END_PROVIDER_ERROR] = "provider_error",
+    [END_TIMEOUT] = "timeout",
+    [END_TLS] = "tls",
+    [END_DNS] = "dns",
+    [END_PROTOCOL] = "protocol",
+    [END_TOO_LARGE] = "too_large",
+    [END_BAD_WINDOW] = "bad_window",
+};
+
+const char *ending_name(enum ending e)
+{
+    return ending_names[e];
+}
+
+bool ending_is_partial(enum ending e)
+{
+    return e == END_PAGE_CAP || e == END_DEADLINE || e == END_STOPPED;
+}
+
+bool ending_is_auth(enum ending e)
+{
+    return e == END_AUTH_INVALID || e == END_SCOPE_MISSING || e == END_WRONG_KEY_KIND;
+}
+
+/* ---- writing ---- */
+
+static int put_bytes(void *data, const char *bytes, size_t len)
+{
+    buf_append(data, bytes, len);
+    return 0;
+}
+
+static msgpack_packer packer(struct buf *out, enum wire_kind kind, size_t n_fields)
+{
+    msgpack_packer pk;
+
+    msgpack_packer_init(&pk, out, put_bytes);
+    msgpack_pack_array(&pk, n_fields + 2);
+    msgpack_pack_uint8(&pk, WIRE_VERSION);
+    msgpack_pack_uint8(&pk, (uint8_t)kind);
+    return pk;
+}
+
+static void put_text(msgpack_packer *pk, struct text t)
+{
+    if (!t.at) {
+        msgpack_pack_nil(pk);
+        return;
+    }
+    msgpack_pack_str(pk, t.len);
+    msgpack_pack_str_body(pk, t.at, t.len);
+}
+
+static void put_bin(msgpack_packer *pk, const void *at, size_t len)
+{
+    msgpack_pack_bin(pk, len);
+    msgpack_pack_bin_body(pk, at, len);
+}
+
+static void put_uuid(msgpack_packer *pk, const struct uuid *u)
+{
+    put_bin(pk, u->at, sizeof(u->at));
+}
+
+static void put_bool(msgpack_packer *pk, bool b)
+{
+    if (b)
+        msgpack_pack_true(pk);
+    else
+        msgpack_pack_false(pk);
+}
+
+#define WINDOW_FIELDS 5
+static void put_window(msgpack_packer *pk, const struct window *w)
+{
+    msgpack_pack_array(pk, WINDOW_FIELDS);
+    put_text(pk, w->feed);
+    msgpack_pack_int64(pk, w->from_us);
+    msgpack_pack_int64(pk, w->to_us);
+    msgpack_pack_uint32(pk, w->bucket_s);
+    msgpack_pack_int64(pk, w->complete_us);
+}
+
+#define ORIGIN_FIELDS 5
+static void put_origin(msgpack_packer *pk, const struct origin *o)
+{
+    msgpack_pack_array(pk, ORIGIN_FIELDS);
+    put_uuid(pk, &o->job_id);
+    put_uuid(pk, &o->scheduler_id);
+    msgpack_pack_int64(pk, o->account_id);
+    msgpack_pack_int64(pk, o->epoch);
+    put_text(pk, o->provider);
+}
+
+/* ---- reading ---- */
+
+/* One message being taken apart: elements of one array, in order. The first fault is kept and
+ * every later read answers zero, so that decoders read on without a check a line. */
+struct reader {
+    struct arena *arena;
+    struct err *err;
+    const msgpack_object *at; /* next element */
+    size_t left;
+    const char *what; /* the array's name, for messages */
+    bool bad;
+};
+
+static void fault(struct reader *r, const char *field, const char *wanted)
+{
+    if (!r->bad)
+        (void)err_set(r->err, ST_REJECT, "%s: %s: %s", r->what, field, wanted);
+    r->bad = true;
+}
+
+static const msgpack_object *next(struct reader *r, const char *field)
+{
+    if (r->bad)
+        return NULL;
+    if (r->left == 0) {
+        fault(r, field, "missing");
+        return NULL;
+    }
+    r->left--;
+    return r->at++;
+}
+
+static int64_t get_int(struct reader *r, const char *field, int64_t min, int64_t max)
+{
+    const msgpack_object *o = next(r, field);
+
+    if (!o)
+        return 0;
+    if (o->type == MSGPACK_OBJECT_POSITIVE_INTEGER && o->via.u64 <= INT64_MAX &&
+        (int64_t)o->via.u64 >= min && (int64_t)o->via.u64 <= max)
+        return (int64_t)o->via.u64;
+    if (o->type == MSGPACK_OBJECT_NEGATIVE_INTEGER && o->via.i64 >= min && o->via.i64 <= max)
+        return o->via.i64;
+    fault(r, field, "not an integer in range");
+    return 0;
+}
+
+static uint32_t get_u32(struct reader *r, const char *field)
+{
+    return (uint32_t)get_int(r, field, 0, UINT32_MAX);
+}
+
+static int64_t get_time(struct reader *r, const char *field)
+{
+    return get_int(r, field, 0, INT64_MAX);
+}
+
+static bool get_bool(struct reader *r, const char *field)
+{
+    const msgpack_object *o = next(r, field);
+
+    if (!o)
+        return false;
+    if (o->type != MSGPACK_OBJECT_BOOLEAN)
+        fault(r, field, "not a boolean");
+    return o->via.boolean;
+}
+
+static struct text get_text_or_null(struct reader *r, const char *field, size_t max)
+{
+    const msgpack_object *o = next(r, field);
+
+    if (!o || o->type == MSGPACK_OBJECT_NIL)
+        return TEXT_NULL;
+    if (o->type != MSGPACK_OBJECT_STR || o->via.str.size > max) {
+        fault(r, field, "not a text of allowed length");
+        return TEXT_NULL;
+    }
+    return (struct text){o->via.str.ptr ? o->via.str.ptr : "", o->via.str.size};
+}
+
+static struct text get_text(struct reader *r, const char *field, size_t max)
+{
+    struct text t = get_text_or_null(r, field, max);
+
+    if (!t.at)
+        fault(r, field, "missing");
+    return t;
+}
+
+static struct text get_bin(struct reader *r, const char *field, size_t max)
+{
+    const msgpack_object *o = next(r, field);
+
+    if (!o)
+        return TEXT_NULL;
+    if (o->type != MSGPACK_OBJECT_BIN || o->via.bin.size > max) {
+        fault(r, field, "not bytes of allowed length");
+        return TEXT_NULL;
+    }
+    return (struct text){o->via.bin.ptr ? o->via.bin.ptr : "", o->via.bin.size};
+}
+
+static void get_fixed(struct reader *r, const char *field, void *out, size_t len)
+{
+    struct text t = get_bin(r, field, len);
+
+    if (t.at && t.len == len)
+        memcpy(out, t.at, len);
+    else
+        fault(r, field, "not bytes of the right length");
+}
+
+static struct uuid get_uuid(struct reader *r, const char *field)
+{
+    struct uuid u = {{0}};
+
+    get_fixed(r, field, u.at, sizeof(u.at));
+    return u;
+}
+
+/* An array inside: `out` reads its elements. */
+static size_t get_array(struct reader *r, const char *field, size_t min, size_t max,
+                        struct reader *out)
+{
+    const msgpack_object *o = next(r, field);
+
+    *out = (struct reader){.arena = r->arena, .err = r->err, .what = field, .bad = r->bad};
+    if (!o)
+        return 0;
+    if (o->type != MSGPACK_OBJECT_ARRAY || o->via.array.size < min || o->via.array.size > max) {
+        fault(r, field, "not an array of allowed length");
+        out->bad = true;
+        return 0;
+    }
+    out->at = o->via.array.ptr;
+    out->left = o->via.array.size;
+    return o->via.array.size;
+}
+
+/* Ends an inner array: nothing may be left, and its fault is its owner's. */
+static void array_end(struct reader *r, struct reader *inner)
+{
+    if (inner->left > 0)
+        fault(inner, "end", "more elements than this version knows");
+    r->bad |= inner->bad;
+}
+
+static void unpacked_free(void *arg)
+{
+    msgpack_unpacked_destroy(arg);
+}
+
+static enum status message_open(struct reader *r, struct arena *a, struct text msg,
+                                enum wire_kind *kind, struct err *err)
+{
+    msgpack_unpacked *u = ARENA_NEW(a, msgpack_unpacked);
+    size_t off = 0;
+    int64_t version;
+
+    *r = (struct reader){.arena = a, .err = err, .what = "message"};
+    msgpack_unpacked_init(u);
+    arena_defer(a, unpacked_free, u);
+    if (!msg.at || msgpack_unpack_next(u, msg.at, msg.len, &off) != MSGPACK_UNPACK_SUCCESS)
+        return err_set(err, ST_REJECT, "message: not msgpack");
+    if (off != msg.len)
+        return err_set(err, ST_REJECT, "message: %zu bytes are left over", msg.len - off);
+    if (u->data.type != MSGPACK_OBJECT_ARRAY)
+        return err_set(err, ST_REJECT, "message: not an array");
+    r->at = u->data.via.array.ptr;
+    r->left = u->data.via.array.size;
+    version = get_int(r, "version", 0, INT64_MAX);
+    *kind = (enum wire_kind)get_int(r, "kind", WIRE_JOB, WIRE_ACKS);
+    if (r->bad)
+        return err->status;
+    if (version != WIRE_VERSION)
+        return err_set(err, ST_REJECT,
+                       "message: version %" PRId64 ", but this program speaks version %d", version,
+                       WIRE_VERSION);
+    return ST_OK;
+}
+
+static enum status message_expect(struct reader *r, struct arena *a, struct text msg,
+                                  enum wire_kind wanted, const char *what, struct err *err)
+{
+    enum wire_kind kind;
+
+    TRY(message_open(r, a, msg, &kind, err));
+    if (kind != wanted)
+        return err_set(err, ST_REJECT, "message: kind %d, but %s (%d) was expected", (int)kind,
+                       what, (int)wanted);
+    r->what = what;
+    return ST_OK;
+}
+
+static enum status message_end(struct reader *r)
+{
+    if (r->left > 0)
+        fault(r, "end", "more elements than this version knows");
+    return r->bad ? r->err->status : ST_OK;
+}
+
+enum status wire_kind_of(enum wire_kind *out, struct text msg, struct err *err)
+{
+    struct arena *a = arena_new();
+    struct reader r;
+    enum status st = message_open(&r, a, msg, out, err);
+
+    arena_free(&a);
+    return st;
+}
+
+static void get_window(struct reader *r, struct window *w)
+{
+    struct reader in;
+
+    get_array(r, "window", WINDOW_FIELDS, WINDOW_FIELDS, &in);
+    w->feed = get_text(&in, "feed", 100);
+    w->from_us = get_time(&in, "from");
+    w->to_us = get_time(&in, "to");
+    w->bucket_s = (uint32_t)get_int(&in, "bucket_s", 1, 366 * 86400);
+    w->complete_us = get_time(&in, "complete");
+    if (!in.bad && w->to_us != 0 && w->to_us <= w->from_us)
+        fault(&in, "to", "not after from");
+    array_end(r, &in);
+}
+
+static void get_origin(struct reader *r, struct origin *o)
+{
+    struct reader in;
+
+    get_array(r, "origin", ORIGIN_FIELDS, ORIGIN_FIELDS, &in);
+    o->job_id = get_uuid(&in, "job_id");
+    o->scheduler_id = get_uuid(&in, "scheduler_id");
+    o->account_id = get_int(&in, "account_id", INT64_MIN, INT64_MAX);
+    o->epoch = get_int(&in, "epoch", 0, INT64_MAX);
+    o->provider = get_text(&in, "provider", 100);
+    array_end(r, &in);
+}
+
+/* ---- job ---- */
+
+void job_encode(struct buf *out, const struct job *job)
+{
+    msgpack_packer pk = packer(out, WIRE_JOB, 11);
+
+    put_uuid(&pk, &job->job_id);
+    put_uuid(&pk, &job->scheduler_id);
+    msgpack_pack_int64(&pk, job->account_id);
+    msgpack_pack_int64(&pk, job->epoch);
+    msgpack_pack_int64(&pk, job->lease_ms);
+    put_text(&pk, job->account);
+    put_text(&pk, job->provider);
+    put_text(&pk, job->base_url);
+    put_bin(&pk, job->sealed_key.at, job->sealed_key.len);
+    msgpack_pack_uint32(&pk, job->page_cap);
+    msgpack_pack_array(&pk, job->n_windows);
+    for (size_t i = 0; i < job->n_windows; i++)
+        put_window(&pk, &job->windows[i]);
+}
+
+enum status job_decode(const struct job **out, struct arena *a, struct text msg, struct err *err)
+{
+    struct job *job = ARENA_NEW(a, struct job);
+    struct window *windows;
+    struct reader r, in;
+
+    TRY(message_expect(&r, a, msg, WIRE_JOB, "job", err));
+    job->job_id = get_uuid(&r, "job_id");
+    job->scheduler_id = get_uuid(&r, "scheduler_id");
+    job->account_id = get_int(&r, "account_id", INT64_MIN, INT64_MAX);
+    job->epoch = get_int(&r, "epoch", 0, INT64_MAX);
+    job->lease_ms = get_int(&r, "lease_ms", 0, INT64_C(86400000));
+    job->account = get_text(&r, "account", 200);
+    job->provider = get_text(&r, "provider", 100);
+    job->base_url = get_text(&r, "base_url", 2000);
+    job->sealed_key = get_bin(&r, "sealed_key", 8192);
+    job->page_cap = (uint32_t)get_int(&r, "page_cap", 1, UINT32_MAX);
+    job->n_windows = get_array(&r, "windows", 1, WIRE_WINDOWS_MAX, &in);
+    job->windows = windows = ARENA_ARRAY(a, job->n_windows, struct window);
+    for (size_t i = 0; i < job->n_windows; i++)
+        get_window(&in, &windows[i]);
+    array_end(&r, &in);
+    TRY(message_end(&r));
+    *out = job;
+    return ST_OK;
+}
+
+/* ---- ready ---- */
+
+void ready_encode(struct buf *out, const struct ready *ready)
+{
+    msgpack_packer pk = packer(out, WIRE_READY, 3);
+
+    put_text(&pk, ready->instance);
+    msgpack_pack_uint32(&pk, ready->capacity);
+    msgpack_pack_array(&pk, ready->n_held);
+    for (size_t i = 0; i < ready->n_held; i++)
+        put_uuid(&pk, &ready->held[i]);
+}
+
+enum status ready_decode(const struct ready **out, struct arena *a, struct text msg,
+                         struct err *err)
+{
+    struct ready *ready = ARENA_NEW(a, struct ready);
+    struct uuid *held;
+    struct reader r, in;
+
+    TRY(message_expect(&r, a, msg, WIRE_READY, "ready", err));
+    ready->instance = get_text(&r, "instance", 200);
+    ready->capacity = get_u32(&r, "capacity");
+    ready->n_held = get_array(&r, "held", 0, 100000, &in);
+    ready->held = held = ARENA_ARRAY(a, ready->n_held, struct uuid);
+    for (size_t i = 0; i < ready->n_held; i++)
+        held[i] = get_uuid(&in, "job_id");
+    array_end(&r, &in);
+    TRY(message_end(&r));
+    *out = ready;
+    return ST_OK;
+}
+
+/* ---- done ---- */
+
+#define END_FIELDS 9
+void done_encode(struct buf *out, const struct done *d)
+{
+    msgpack_packer pk = packer(out, WIRE_DONE, 2);
+
+    put_uuid(&pk, &d->job_id);
+    msgpack_pack_array(&pk, d->n_ends);
+    for (size_t i = 0; i < d->n_ends; i++) {
+        const struct window_end *e = &d->ends[i];
+        msgpack_pack_array(&pk, END_FIELDS);
+        msgpack_pack_uint32(&pk, e->window);
+        msgpack_pack_uint8(&pk, (uint8_t)e->ending);
+        msgpack_pack_uint32(&pk, e->pages);
+        msgpack_pack_int64(&pk, e->complete_us);
+        msgpack_pack_uint32(&pk, e->requests);
+        msgpack_pack_uint64(&pk, e->bytes);
+        msgpack_pack_uint32(&pk, e->http_status);
+        msgpack_pack_int64(&pk, e->retry_after_s);
+        put_text(&pk, e->detail);
+    }
+}
+
+static void get_end(struct reader *r, struct window_end *e)
+{
+    struct reader in;
+
+    get_array(r, "end", END_FIELDS, END_FIELDS, &in);
+    e->window = (uint32_t)get_int(&in, "window", 0, WIRE_WINDOWS_MAX - 1);
+    e->ending = (enum ending)get_int(&in, "ending", 0, N_ENDINGS - 1);
+    e->pages = get_u32(&in, "pages");
+    e->complete_us = get_time(&in, "complete");
+    e->requests = get_u32(&in, "requests");
+    e->bytes = (uint64_t)get_int(&in, "bytes", 0, INT64_MAX);
+    e->http_status = get_u32(&in, "http_status");
+    e->retry_after_s = get_int(&in, "retry_after", 0, 366 * 86400);
+    e->detail = get_text_or_null(&in, "detail", 500);
+    array_end(r, &in);
+}
+
+enum status done_decode(const struct done **out, struct arena *a, struct text msg, struct err *err)
+{
+    struct done *d = ARENA_NEW(a, struct done);
+    struct window_end *ends;
+    struct reader r, in;
+
+    TRY(message_expect(&r, a, msg, WIRE_DONE, "done", err));
+    d->job_id = get_uuid(&r, "job_id");
+    d->n_ends = get_array(&r, "ends", 1, WIRE_WINDOWS_MAX, &in);
+    d->ends = ends = ARENA_ARRAY(a, d->n_ends, struct window_end);
+    for (size_t i = 0; i < d->n_ends; i++)
+        get_end(&in, &ends[i]);
+    array_end(&r, &in);
+    TRY(message_end(&r));
+    *out = d;
+    return ST_OK;
+}
+
+/* ---- pages ---- */
+
+#define PAGE_FIELDS 5
+void pages_encode_head(struct buf *out, const struct pages *p)
+{
+    msgpack_packer pk = packer(out, WIRE_PAGES, 2);
+
+    put_origin(&pk, &p->origin);
+    msgpack_pack_array(&pk, p->n_pages);
+    for (size_t i = 0; i < p->n_pages; i++) {
+        const struct page *page = &p->pages[i];
+        msgpack_pack_array(&pk, PAGE_FIELDS);
+        msgpack_pack_uint32(&pk, page->window);
+        msgpack_pack_uint32(&pk, page->seq);
+        put_window(&pk, &page->asked);
+        msgpack_pack_int64(&pk, page->complete_us);
+        put_bool(&pk, page->last);
+    }
+}
+
+static void get_page(struct reader *r, struct page *page)
+{
+    struct reader in;
+
+    get_array(r, "page", PAGE_FIELDS, PAGE_FIELDS, &in);
+    page->window = (uint32_t)get_int(&in, "window", 0, WIRE_WINDOWS_MAX - 1);
+    page->seq = get_u32(&in, "seq");
+    get_window(&in, &page->asked);
+    page->complete_us = get_time(&in, "complete");
+    page->last = get_bool(&in, "last");
+    array_end(r, &in);
+}
+
+enum status pages_decode(const struct pages **out, struct arena *a, struct text head,
+                         const struct text *bodies, size_t n_bodies, struct err *err)
+{
+    struct pages *p = ARENA_NEW(a, struct pages);
+    struct page *pages;
+    struct reader r, in;
+
+    TRY(message_expect(&r, a, head, WIRE_PAGES, "pages", err));
+    get_origin(&r, &p->origin);
+    p->n_pages = get_array(&r, "pages", 1, WIRE_PAGES_MAX, &in);
+    p->pages = pages = ARENA_ARRAY(a, p->n_pages, struct page);
+    for (size_t i = 0; i < p->n_pages; i++)
+        get_page(&in, &pages[i]);
+    array_end(&r, &in);
+    TRY(message_end(&r));
+    if (n_bodies != p->n_pages)
+        return err_set(err, ST_REJECT, "pages: %zu bodies for %zu pages", n_bodies, p->n_pages);
+    for (size_t i = 0; i < n_bodies; i++)
+        pages[i].body = bodies[i];
+    *out = p;
+    return ST_OK;
+}
+
+/* ---- records ---- */
+
+#define DEAD_FIELDS 3
+static void put_dead(msgpack_packer *pk, const struct dead *d)
+{
+    msgpack_pack_array(pk, DEAD_FIELDS);
+    put_text(pk, d->reason);
+    put_text(pk, d->json_path);
+    if (d->body.at)
+        put_bin(pk, d->body.at, d->body.len);
+    else
+        put_bin(pk, "", 0);
+}
+
+static void get_dead(struct reader *r, struct dead *d)
+{
+    struct reader in;
+
+    get_array(r, "dead", DEAD_FIELDS, DEAD_FIELDS, &in);
+    d->reason = get_text_or_null(&in, "reason", 1000);
+    d->json_path = get_text_or_null(&in, "json_path", 1000);
+    d->body = get_bin(&in, "body", 65536);
+    array_end(r, &in);
+}
+
+#define RECORD_FIELDS (5 + N_RECORD_COUNTS + N_RECORD_TEXTS)
+static void put_record(msgpack_packer *pk, const struct record *rec)
+{
+    msgpack_pack_array(pk, RECORD_FIELDS);
+    msgpack_pack_int64(pk, rec->bucket_start_us);
+    msgpack_pack_uint32(pk, rec->bucket_seconds);
+    put_bin(pk, rec->row_key, sizeof(rec->row_key));
+    msgpack_pack_int64(pk, rec->row_hash);
+    msgpack_pack_int8(pk, rec->batch);
+    for (size_t i = 0; i < N_RECORD_COUNTS; i++) {
+        if (rec->counts[i] == COUNT_NULL)
+            msgpack_pack_nil(pk);
+        else
+            msgpack_pack_int64(pk, rec->counts[i]);
+    }
+    for (size_t i = 0; i < N_RECORD_TEXTS; i++)
+        put_text(pk, rec->texts[i]);
+}
+
+static int64_t get_count(struct reader *r)
+{
+    if (!r->bad && r->left > 0 && r->at->type == MSGPACK_OBJECT_NIL) {
+        r->left--;
+        r->at++;
+        return COUNT_NULL;
+    }
+    return get_int(r, "count", INT64_MIN + 1, INT64_MAX);
+}
+
+static void get_record(struct reader *r, struct record *rec)
+{
+    struct reader in;
+
+    get_array(r, "record", RECORD_FIELDS, RECORD_FIELDS, &in);
+    rec->bucket_start_us = get_time(&in, "bucket_start");
+    rec->bucket_seconds = (uint32_t)get_int(&in, "bucket_seconds", 1, INT32_MAX);
+    get_fixed(&in, "row_key", rec->row_key, sizeof(rec->row_key));
+    rec->row_hash = get_int(&in, "row_hash", INT64_MIN, INT64_MAX);
+    rec->batch = (int8_t)get_int(&in, "batch", TRI_NULL, TRI_TRUE);
+    for (size_t i = 0; i < N_RECORD_COUNTS; i++)
+        rec->counts[i] = get_count(&in);
+    for (size_t i = 0; i < N_RECORD_TEXTS; i++)
+        rec->texts[i] = get_text_or_null(&in, "text", 1 << 20);
+    array_end(r, &in);
+}
+
+#define RECORD_PAGE_FIELDS 8
+static void put_record_page(msgpack_packer *pk, const struct record_page *p)
+{
+    msgpack_pack_array(pk, RECORD_PAGE_FIELDS);
+    msgpack_pack_uint32(pk, p->window);
+    msgpack_pack_uint32(pk, p->seq);
+    put_window(pk, &p->asked);
+    msgpack_pack_int64(pk, p->complete_us);
+    msgpack_pack_array(pk, p->n_spans * 2);
+    for (size_t i = 0; i < p->n_spans; i++) {
+        msgpack_pack_int64(pk, p->spans[i].from_us);
+        msgpack_pack_int64(pk, p->spans[i].to_us);
+    }
+    msgpack_pack_array(pk, p->n_records);
+    for (size_t i = 0; i < p->n_records; i++)
+        put_record(pk, &p->records[i]);
+    put_dead(pk, &p->dead);
+    msgpack_pack_array(pk, p->n_bad_rows);
+    for (size_t i = 0; i < p->n_bad_rows; i++)
+        put_dead(pk, &p->bad_rows[i]);
+}
+
+static void get_spans(struct reader *r, struct record_page *p)
+{
+    struct reader in;
+    struct span *spans;
+    size_t n = get_array(r, "spans", 0, 2 * WIRE_RECORDS_MAX, &in);
+
+    p->n_spans = n / 2;
+    p->spans = spans = ARENA_ARRAY(r->arena, p->n_spans, struct span);
+    for (size_t i = 0; i < p->n_spans; i++) {
+        spans[i].from_us = get_time(&in, "span from");
+        spans[i].to_us = get_time(&in, "span to");
+    }
+    array_end(r, &in);
+}
+
+static void get_record_page(struct reader *r, struct record_page *p)
+{
+    struct reader in, list;
+    struct record *records;
+    struct dead *bad;
+
+    get_array(r, "page", RECORD_PAGE_FIELDS, RECORD_PAGE_FIELDS, &in);
+    p->window = (uint32_t)get_int(&in, "window", 0, WIRE_WINDOWS_MAX - 1);
+    p->seq = get_u32(&in, "seq");
+    get_window(&in, &p->asked);
+    p->complete_us = get_time(&in, "complete");
+    get_spans(&in, p);
+    p->n_records = get_array(&in, "records", 0, WIRE_RECORDS_MAX, &list);
+    p->records = records = ARENA_ARRAY(r->arena, p->n_records, struct record);
+    for (size_t i = 0; i < p->n_records && !list.bad; i++)
+        get_record(&list, &records[i]);
+    array_end(&in, &list);
+    get_dead(&in, &p->dead);
+    p->n_bad_rows = get_array(&in, "bad_rows", 0, WIRE_RECORDS_MAX, &list);
+    p->bad_rows = bad = ARENA_ARRAY(r->arena, p->n_bad_rows, struct dead);
+    for (size_t i = 0; i < p->n_bad_rows && !list.bad; i++)
+        get_dead(&list, &bad[i]);
+    array_end(&in, &list);
+    array_end(r, &in);
+}
+
+void records_encode(struct buf *out, const struct records *records)
+{
+    msgpack_packer pk = packer(out, WIRE_RECORDS, 2);
+
+    put_origin(&pk, &records->origin);
+    msgpack_pack_array(&pk, records->n_pages);
+    for (size_t i = 0; i < records->n_pages; i++)
+        put_record_page(&pk, &records->pages[i]);
+}
+
+enum status records_decode(const struct records **out, struct arena *a, struct text msg,
+                           struct err *err)
+{
+    struct records *records = ARENA_NEW(a, struct records);
+    struct record_page *pages;
+    struct reader r, in;
+
+    TRY(message_expect(&r, a, msg, WIRE_RECORDS, "records", err));
+    get_origin(&r, &records->origin);
+    records->n_pages = get_array(&r, "pages", 1, WIRE_PAGES_MAX, &in);
+    records->pages = pages = ARENA_ARRAY(a, records->n_pages, struct record_page);
+    for (size_t i = 0; i < records->n_pages && !in.bad; i++)
+        get_record_page(&in, &pages[i]);
+    array_end(&r, &in);
+    TRY(message_end(&r));
+    *out = records;
+    return ST_OK;
+}
+
+/* ---- acks ---- */
+
+#define ACK_FIELDS 9
+void acks_encode(struct buf *out, const struct acks *acks)
+{
+    msgpack_packer pk = packer(out, WIRE_ACKS, 1);
+
+    msgpack_pack_array(&pk, acks->n_acks);
+    for (size_t i = 0; i < acks->n_acks; i++) {
+        const struct ack *ack = &acks->acks[i];
+        msgpack_pack_array(&pk, ACK_FIELDS);
+        put_uuid(&pk, &ack->job_id);
+        msgpack_pack_uint32(&pk, ack->window);
+        msgpack_pack_uint32(&pk, ack->seq);
+        msgpack_pack_uint8(&pk, (uint8_t)ack->fate);
+        msgpack_pack_uint32(&pk, ack->inserted);
+        msgpack_pack_uint32(&pk, ack->updated);
+        msgpack_pack_uint32(&pk, ack->removed);
+        msgpack_pack_uint32(&pk, ack->unchanged);
+        put_text(&pk, ack->detail);
+    }
+}
+
+static void get_ack(struct reader *r, struct ack *ack)
+{
+    struct reader in;
+
+    get_array(r, "ack", ACK_FIELDS, ACK_FIELDS, &in);
+    ack->job_id = get_uuid(&in, "job_id");
+    ack->window = (uint32_t)get_int(&in, "window", 0, WIRE_WINDOWS_MAX - 1);
+    ack->seq = get_u32(&in, "seq");
+    ack->fate = (enum page_fate)get_int(&in, "fate", PAGE_COMMITTED, PAGE_FENCED);
+    ack->inserted = get_u32(&in, "inserted");
+    ack->updated = get_u32(&in, "updated");
+    ack->removed = get_u32(&in, "removed");
+    ack->unchanged = get_u32(&in, "unchanged");
+    ack->detail = get_text_or_null(&in, "detail", 500);
+    array_end(r, &in);
+}
+
+enum status acks_decode(const struct acks **out, struct arena *a, struct text msg, struct err *err)
+{
+    struct acks *acks = ARENA_NEW(a, struct acks);
+    struct ack *list;
+    struct reader r, in;
+
+    TRY(message_expect(&r, a, msg, WIRE_ACKS, "acks", err));
+    acks->n_acks = get_array(&r, "acks", 1, 100000, &in);
+    acks->acks = list = ARENA_ARRAY(a, acks->n_acks, struct ack);
+    for (size_t i = 0; i < acks->n_acks && !in.bad; i++)
+        get_ack(&in, &list[i]);
+    array_end(&r, &in);
+    TRY(message_end(&r));
+    *out = acks;
+    return ST_OK;
+}
