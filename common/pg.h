@@ -67,13 +67,30 @@ enum status pg_status(const char *sqlstate);
 
 PGconn *pg_raw(struct pg *pg);
 
-/* The schema's version in the database (schema_migrations), and what this program needs (the newest
- * file of db/). ST_FATAL when it is older or missing: err says "run usagectl migrate". */
+/* The newest migration in db/: what this program was built for. */
+#define PG_SCHEMA_VERSION 1
+
+/* ST_FATAL when the database's schema is missing, older (err says: usagectl migrate) or newer (err
+ * says: upgrade the program). */
 enum status pg_check_schema(struct pg *pg, struct err *err) CHECKED;
 
 /* Values of a result, checked. */
 int64_t pg_int(const PGresult *r, int row, int col); /* text form; 0 for null */
 struct text pg_text(const PGresult *r, int row,
                     int col); /* null for null; borrowed from the result */
+/* A timestamptz asked for as `(extract(epoch from t) * 1000000)::bigint`, or null: 0. */
+#define PG_US(expr) "(extract(epoch from " expr ") * 1000000)::bigint"
+
+/* An array literal in text form, for `$1::bigint[]` and the like, built element by element in an
+ * arena. */
+struct pg_array {
+    struct buf buf;
+    bool any;
+};
+void pg_array_open(struct pg_array *arr, struct arena *a);
+void pg_array_int(struct pg_array *arr, int64_t v);
+void pg_array_text(struct pg_array *arr, struct text t); /* quoted; null text -> NULL */
+void pg_array_time(struct pg_array *arr, int64_t us);    /* 0 -> NULL */
+const char *pg_array_close(struct pg_array *arr);
 
 #endif

@@ -1,0 +1,544 @@
+#include "common/pg.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/clock.h"
+
+#define CONNECT_LIMIT_US (10 * US_PER_S)
+#define COPY_CHUNK       ((size_t)1 << 20)
+
+struct pg {
+    char *url, *schema, *application_name;
+    char *begin_sql;
+    PGconn *conn;
+    char sqlstate[6];
+    int64_t wait_us;
+};
+
+static void no_notice(void *arg, const char *text)
+{
+    (void)arg;
+    (void)text;
+}
+
+void pg_open(struct pg **out, const char *url, const char *schema, const char *application_name)
+{
+    struct pg *pg = xalloc(1, sizeof(*pg));
+    /* SET LOCAL ends with the transaction, so a pooler may hand the connection to anybody after.
+     * The join methods: a batch's few keys must find their rows by the index, whatever the planner
+     * thinks of a table that has just grown. */
+    static const char begin[] =
+        "BEGIN; SET LOCAL search_path = \"%s\"; SET LOCAL statement_timeout = '30s'; "
+        "SET LOCAL lock_timeout = '10s'; SET LOCAL idle_in_transaction_session_timeout = '60s'; "
+        "SET LOCAL timezone = 'UTC'; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = "
+        "off";
+    size_t len = sizeof(begin) + strlen(schema);
+
+    pg->url = xstrdup(url);
+    pg->schema = xstrdup(schema);
+    pg->application_name = xstrdup(application_name);
+    pg->begin_sql = xalloc(1, len);
+    (void)snprintf(pg->begin_sql, len, begin, schema);
+    pg->wait_us = PG_WAIT_DEFAULT_US + 5 * US_PER_S; /* the server's own limit ends it first */
+    *out = pg;
+}
+
+void pg_disconnect(struct pg *pg)
+{
+    if (pg->conn)
+        PQfinish(pg->conn);
+    pg->conn = NULL;
+}
+
+void pg_close(struct pg **pg)
+{
+    if (!*pg)
+        return;
+    pg_disconnect(*pg);
+    explicit_bzero((*pg)->url, strlen((*pg)->url)); /* it may hold a password */
+    free((*pg)->url);
+    free((*pg)->schema);
+    free((*pg)->application_name);
+    free((*pg)->begin_sql);
+    free(*pg);
+    *pg = NULL;
+}
+
+bool pg_connected(const struct pg *pg)
+{
+    return pg->conn && PQstatus(pg->conn) == CONNECTION_OK;
+}
+
+void pg_wait_limit(struct pg *pg, int64_t us)
+{
+    pg->wait_us = us;
+}
+
+PGconn *pg_raw(struct pg *pg)
+{
+    return pg->conn;
+}
+
+const char *pg_sqlstate(const struct pg *pg)
+{
+    return pg->sqlstate;
+}
+
+enum status pg_status(const char *sqlstate)
+{
+    static const char *const retry[] = {"08", "40", "53", "55", "57"};
+    static const char *const reject[] = {"22", "23"};
+
+    if (!sqlstate || !*sqlstate)
+        return ST_RETRY;
+    for (size_t i = 0; i < sizeof(retry) / sizeof(retry[0]); i++)
+        if (strncmp(sqlstate, retry[i], 2) == 0)
+            return ST_RETRY;
+    for (size_t i = 0; i < sizeof(reject) / sizeof(reject[0]); i++)
+        if (strncmp(sqlstate, reject[i], 2) == 0)
+            return ST_REJECT;
+    return ST_FATAL;
+}
+
+/* A server's or libpq's message on one line, without its trailing newline. */
+static const char *one_line(const char *message, char *out, size_t size)
+{
+    size_t n = 0;
+
+    for (; *message && n + 1 < size; message++)
+        out[n++] = (char)(*message == '\n' || *message == '\t' ? ' ' : *message);
+    while (n > 0 && out[n - 1] == ' ')
+        n--;
+    out[n] = '\0';
+    return out;
+}
+
+/* ---- waiting ---- */
+
+static bool wait_for(const struct pg *pg, short events, int64_t deadline_us)
+{
+    struct pollfd fd = {.fd = PQsocket(pg->conn), .events = events};
+    int64_t left = deadline_us - clock_mono_us();
+
+    while (left > 0) {
+        int rc = poll(&fd, 1, (int)((left + US_PER_MS - 1) / US_PER_MS));
+        if (rc > 0)
+            return true;
+        if (rc < 0 && errno != EINTR)
+            return false;
+        left = deadline_us - clock_mono_us();
+    }
+    return false;
+}
+
+static enum status lost(struct pg *pg, const char *doing, struct err *err)
+{
+    char text[300];
+
+    (void)err_set(err, ST_RETRY, "Postgres: %s: %s", doing,
+                  one_line(PQerrorMessage(pg->conn), text, sizeof(text)));
+    if (!text[0])
+        (void)err_set(err, ST_RETRY, "Postgres: %s: no answer in time", doing);
+    pg->sqlstate[0] = '\0';
+    pg_disconnect(pg);
+    return ST_RETRY;
+}
+
+static enum status flush(struct pg *pg, int64_t deadline_us, struct err *err)
+{
+    int rc;
+
+    while ((rc = PQflush(pg->conn)) > 0) {
+        if (!wait_for(pg, POLLIN | POLLOUT, deadline_us))
+            return lost(pg, "send", err);
+        if (!PQconsumeInput(pg->conn))
+            return lost(pg, "send", err);
+    }
+    return rc < 0 ? lost(pg, "send", err) : ST_OK;
+}
+
+/* The next result, or NULL at the end of the command. */
+static enum status next_result(struct pg *pg, PGresult **out, int64_t deadline_us, struct err *err)
+{
+    while (PQisBusy(pg->conn)) {
+        if (!wait_for(pg, POLLIN, deadline_us))
+            return lost(pg, "wait", err);
+        if (!PQconsumeInput(pg->conn))
+            return lost(pg, "receive", err);
+    }
+    *out = PQgetResult(pg->conn);
+    return ST_OK;
+}
+
+static enum status failed(struct pg *pg, const PGresult *r, struct err *err)
+{
+    const char *code = PQresultErrorField(r, PG_DIAG_SQLSTATE);
+    char text[400];
+
+    (void)snprintf(pg->sqlstate, sizeof(pg->sqlstate), "%s", code ? code : "");
+    return err_set(err, pg_status(pg->sqlstate), "Postgres: %s",
+                   one_line(PQresultErrorMessage(r), text, sizeof(text)));
+}
+
+static void clear_result(void *r)
+{
+    PQclear(r);
+}
+
+/* Reads to the end of the command, so that the connection can be used again whatever happened. The
+ * last good result is handed out; the first failure decides. */
+static enum status drain(struct pg *pg, PGresult **out, int64_t deadline_us, struct err *err)
+{
+    enum status st = ST_OK;
+    PGresult *last = NULL, *r;
+
+    for (;;) {
+        enum status got = next_result(pg, &r, deadline_us, err);
+        if (got != ST_OK) {
+            PQclear(last);
+            return got;
+        }
+        if (!r)
+            break;
+        switch (PQresultStatus(r)) {
+        case PGRES_COMMAND_OK:
+        case PGRES_TUPLES_OK:
+            PQclear(last);
+            last = r;
+            break;
+        case PGRES_COPY_IN: /* handed to pg_copy; never seen here otherwise */
+            PQclear(last);
+            *out = r;
+            return st;
+        default:
+            if (st == ST_OK)
+                st = failed(pg, r, err);
+            PQclear(r);
+        }
+    }
+    if (st == ST_OK && !pg_connected(pg))
+        st = err_set(err, ST_RETRY, "Postgres: the connection was lost");
+    if (st != ST_OK) {
+        PQclear(last);
+        last = NULL;
+        pg_rollback(pg);
+    }
+    *out = last;
+    return st;
+}
+
+/* ---- connecting ---- */
+
+/* Failures that no waiting mends. libpq gives no code for them, only the server's words. */
+static bool hopeless(const char *message)
+{
+    static const char *const words[] = {
+        "password authentication failed", "no pg_hba.conf entry", "does not exist",
+        "no password supplied",           "invalid sslmode",      "certificate verify failed"};
+
+    if (strstr(message, "No such file or directory")) /* the socket: not up yet */
+        return false;
+    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
+        if (strstr(message, words[i]))
+            return true;
+    return false;
+}
+
+static enum status connect_failed(struct pg *pg, struct err *err)
+{
+    char text[300];
+
+    one_line(PQerrorMessage(pg->conn), text, sizeof(text));
+    pg_disconnect(pg);
+    pg->sqlstate[0] = '\0';
+    return err_set(err, hopeless(text) ? ST_FATAL : ST_RETRY, "can not reach Postgres: %s",
+                   text[0] ? text : "no answer in time");
+}
+
+enum status pg_connect(struct pg *pg, struct err *err)
+{
+    const char *const keys[] = {"dbname",           "application_name", "client_encoding",
+                                "connect_timeout",  "keepalives_idle",  "keepalives_interval",
+                                "keepalives_count", "tcp_user_timeout", NULL};
+    const char *const values[] = {
+        pg->url, pg->application_name, "UTF8", "10", "30", "10", "3", "30000", NULL};
+    int64_t deadline = clock_mono_us() + CONNECT_LIMIT_US;
+    PostgresPollingStatusType state = PGRES_POLLING_WRITING;
+    char *why = NULL;
+    PQconninfoOption *parsed;
+
+    if (pg_connected(pg))
+        return ST_OK;
+    pg_disconnect(pg);
+    parsed = PQconninfoParse(pg->url, &why);
+    if (!parsed) {
+        PQfreemem(why); /* may show the password */
+        return err_set(
+            err, ST_FATAL,
+            "DATABASE_URL can not be read; write postgresql://USER:PASSWORD@HOST/DATABASE");
+    }
+    PQconninfoFree(parsed);
+    pg->conn = PQconnectStartParams(keys, values, 1);
+    if (!pg->conn)
+        return err_set(err, ST_RETRY, "can not reach Postgres: out of memory");
+    PQsetNoticeProcessor(pg->conn, no_notice, NULL);
+    while (PQstatus(pg->conn) != CONNECTION_BAD && state != PGRES_POLLING_OK) {
+        if (!wait_for(pg, state == PGRES_POLLING_READING ? POLLIN : POLLOUT, deadline))
+            return connect_failed(pg, err);
+        state = PQconnectPoll(pg->conn);
+        if (state == PGRES_POLLING_FAILED)
+            break;
+    }
+    if (PQstatus(pg->conn) != CONNECTION_OK)
+        return connect_failed(pg, err);
+    (void)PQsetnonblocking(pg->conn, 1);
+    return ST_OK;
+}
+
+/* ---- statements ---- */
+
+void pg_param_text(struct pg_params *p, const char *value)
+{
+    p->values[p->n++] = value;
+}
+
+void pg_param_int(struct pg_params *p, struct arena *a, int64_t v)
+{
+    p->values[p->n++] = arena_printf(a, "%" PRId64, v);
+}
+
+void pg_param_binary(struct pg_params *p, unsigned type, const void *value, size_t len)
+{
+    p->values[p->n] = value;
+    p->lengths[p->n] = (int)len;
+    p->formats[p->n] = 1;
+    p->types[p->n++] = type;
+}
+
+enum status pg_query(struct pg *pg, PGresult **out, struct arena *a, const char *sql,
+                     const struct pg_params *params, bool binary, struct err *err)
+{
+    static const struct pg_params none;
+    const struct pg_params *p = params ? params : &none;
+    int64_t deadline = clock_mono_us() + pg->wait_us;
+    PGresult *r = NULL;
+
+    TRY(pg_connect(pg, err));
+    pg->sqlstate[0] = '\0';
+    if (!PQsendQueryParams(pg->conn, sql, p->n, p->types, p->values, p->lengths, p->formats,
+                           binary))
+        return lost(pg, "query", err);
+    TRY(flush(pg, deadline, err));
+    TRY(drain(pg, &r, deadline, err));
+    if (out)
+        *out = r;
+    if (r && a)
+        arena_defer(a, clear_result, r);
+    else
+        PQclear(r);
+    return ST_OK;
+}
+
+enum status pg_exec(struct pg *pg, const char *sql, struct err *err)
+{
+    int64_t deadline = clock_mono_us() + pg->wait_us;
+    PGresult *r = NULL;
+
+    TRY(pg_connect(pg, err));
+    pg->sqlstate[0] = '\0';
+    if (!PQsendQuery(pg->conn, sql))
+        return lost(pg, "query", err);
+    TRY(flush(pg, deadline, err));
+    TRY(drain(pg, &r, deadline, err));
+    PQclear(r);
+    return ST_OK;
+}
+
+enum status pg_begin(struct pg *pg, struct err *err)
+{
+    return pg_exec(pg, pg->begin_sql, err);
+}
+
+enum status pg_commit(struct pg *pg, struct err *err)
+{
+    return pg_exec(pg, "COMMIT", err);
+}
+
+void pg_rollback(struct pg *pg)
+{
+    int64_t deadline = clock_mono_us() + 5 * US_PER_S;
+    struct err ignored = {0};
+    PGresult *r = NULL;
+
+    if (!pg->conn)
+        return;
+    if (!pg_connected(pg) || PQtransactionStatus(pg->conn) == PQTRANS_UNKNOWN) {
+        pg_disconnect(pg);
+        return;
+    }
+    if (PQtransactionStatus(pg->conn) == PQTRANS_IDLE)
+        return;
+    if (!PQsendQuery(pg->conn, "ROLLBACK") || flush(pg, deadline, &ignored) != ST_OK) {
+        pg_disconnect(pg);
+        return;
+    }
+    while (pg->conn && next_result(pg, &r, deadline, &ignored) == ST_OK && r)
+        PQclear(r);
+    if (pg->conn && PQtransactionStatus(pg->conn) != PQTRANS_IDLE)
+        pg_disconnect(pg);
+}
+
+static enum status copy_put(struct pg *pg, struct text data, int64_t deadline_us, struct err *err)
+{
+    for (size_t at = 0; at < data.len;) {
+        size_t n = data.len - at < COPY_CHUNK ? data.len - at : COPY_CHUNK;
+        int rc = PQputCopyData(pg->conn, data.at + at, (int)n);
+        if (rc < 0)
+            return lost(pg, "copy", err);
+        if (rc > 0)
+            at += n;
+        TRY(flush(pg, deadline_us, err));
+    }
+    return ST_OK;
+}
+
+enum status pg_copy(struct pg *pg, const char *sql, struct text data, int64_t *out_rows,
+                    struct err *err)
+{
+    int64_t deadline = clock_mono_us() + pg->wait_us;
+    PGresult *r = NULL;
+    int rc;
+
+    TRY(pg_connect(pg, err));
+    pg->sqlstate[0] = '\0';
+    if (!PQsendQuery(pg->conn, sql))
+        return lost(pg, "copy", err);
+    TRY(flush(pg, deadline, err));
+    TRY(drain(pg, &r, deadline, err));
+    if (!r || PQresultStatus(r) != PGRES_COPY_IN) {
+        PQclear(r);
+        return err_set(err, ST_FATAL, "Postgres: the statement is no COPY FROM STDIN");
+    }
+    PQclear(r);
+    TRY(copy_put(pg, data, deadline, err));
+    while ((rc = PQputCopyEnd(pg->conn, NULL)) == 0)
+        TRY(flush(pg, deadline, err));
+    if (rc < 0)
+        return lost(pg, "copy", err);
+    TRY(flush(pg, deadline, err));
+    TRY(drain(pg, &r, deadline, err));
+    if (out_rows)
+        *out_rows = r ? strtoll(PQcmdTuples(r), NULL, 10) : 0;
+    PQclear(r);
+    return ST_OK;
+}
+
+/* ---- schema ---- */
+
+enum status pg_check_schema(struct pg *pg, struct err *err)
+{
+    struct arena *a = arena_new();
+    struct pg_params p = {0};
+    PGresult *r;
+    enum status st;
+    int64_t version;
+
+    pg_param_text(&p, arena_printf(a, "\"%s\".schema_migrations", pg->schema));
+    st = pg_query(pg, &r, a, "SELECT to_regclass($1) IS NOT NULL", &p, false, err);
+    if (st == ST_OK && PQgetvalue(r, 0, 0)[0] != 't')
+        st = err_set(err, ST_FATAL,
+                     "the database has no tables of ours in schema \"%s\"; run: usagectl migrate",
+                     pg->schema);
+    if (st == ST_OK)
+        st = pg_query(pg, &r, a,
+                      arena_printf(a,
+                                   "SELECT coalesce(max(version), 0) FROM \"%s\".schema_migrations",
+                                   pg->schema),
+                      NULL, false, err);
+    if (st == ST_OK) {
+        version = pg_int(r, 0, 0);
+        if (version < PG_SCHEMA_VERSION)
+            st = err_set(err, ST_FATAL,
+                         "the schema is at version %" PRId64
+                         ", this program needs %d; run: usagectl migrate",
+                         version, PG_SCHEMA_VERSION);
+        else if (version > PG_SCHEMA_VERSION)
+            st = err_set(err, ST_FATAL,
+                         "the schema is at version %" PRId64
+                         ", this program knows only %d; upgrade the program",
+                         version, PG_SCHEMA_VERSION);
+    }
+    arena_free(&a);
+    return st;
+}
+
+/* ---- values ---- */
+
+int64_t pg_int(const PGresult *r, int row, int col)
+{
+    return PQgetisnull(r, row, col) ? 0 : strtoll(PQgetvalue(r, row, col), NULL, 10);
+}
+
+struct text pg_text(const PGresult *r, int row, int col)
+{
+    if (PQgetisnull(r, row, col))
+        return TEXT_NULL;
+    return (struct text){PQgetvalue(r, row, col), (size_t)PQgetlength(r, row, col)};
+}
+
+void pg_array_open(struct pg_array *arr, struct arena *a)
+{
+    *arr = (struct pg_array){.buf = {.arena = a}};
+    buf_str(&arr->buf, "{");
+}
+
+static void array_comma(struct pg_array *arr)
+{
+    if (arr->any)
+        buf_str(&arr->buf, ",");
+    arr->any = true;
+}
+
+void pg_array_int(struct pg_array *arr, int64_t v)
+{
+    array_comma(arr);
+    buf_printf(&arr->buf, "%" PRId64, v);
+}
+
+void pg_array_text(struct pg_array *arr, struct text t)
+{
+    array_comma(arr);
+    if (!t.at) {
+        buf_str(&arr->buf, "NULL");
+        return;
+    }
+    buf_str(&arr->buf, "\"");
+    for (size_t i = 0; i < t.len; i++) {
+        if (t.at[i] == '"' || t.at[i] == '\\')
+            buf_str(&arr->buf, "\\");
+        buf_append(&arr->buf, &t.at[i], 1);
+    }
+    buf_str(&arr->buf, "\"");
+}
+
+void pg_array_time(struct pg_array *arr, int64_t us)
+{
+    char text[TIME_TEXT_MAX];
+
+    array_comma(arr);
+    if (us == 0)
+        buf_str(&arr->buf, "NULL");
+    else
+        buf_printf(&arr->buf, "\"%s\"", time_format(text, us));
+}
+
+const char *pg_array_close(struct pg_array *arr)
+{
+    buf_str(&arr->buf, "}");
+    return arr->buf.at;
+}
