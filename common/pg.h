@@ -32,10 +32,10 @@ void pg_wait_limit(struct pg *pg, int64_t us); /* of every later call */
 
 /* Parameters of a statement, in text or binary form. */
 struct pg_params {
-    const char *values[16];
-    int lengths[16];
-    int formats[16];
-    unsigned types[16]; /* OIDs; 0 = the server infers */
+    const char *values[24];
+    int lengths[24];
+    int formats[24];
+    unsigned types[24]; /* OIDs; 0 = the server infers */
     int n;
 };
 void pg_param_text(struct pg_params *p, const char *value); /* NULL = null */

@@ -141,7 +141,7 @@ static void put_bool(msgpack_packer *pk, bool b)
         msgpack_pack_false(pk);
 }
 
-#define WINDOW_FIELDS 5
+#define WINDOW_FIELDS 6
 static void put_window(msgpack_packer *pk, const struct window *w)
 {
     msgpack_pack_array(pk, WINDOW_FIELDS);
@@ -149,6 +149,7 @@ static void put_window(msgpack_packer *pk, const struct window *w)
     msgpack_pack_int64(pk, w->from_us);
     msgpack_pack_int64(pk, w->to_us);
     msgpack_pack_uint32(pk, w->bucket_s);
+    msgpack_pack_int64(pk, w->complete_from_us);
     msgpack_pack_int64(pk, w->complete_us);
 }
 
@@ -384,6 +385,7 @@ static void get_window(struct reader *r, struct window *w)
     w->from_us = get_time(&in, "from");
     w->to_us = get_time(&in, "to");
     w->bucket_s = (uint32_t)get_int(&in, "bucket_s", 1, 366 * 86400);
+    w->complete_from_us = get_time(&in, "complete_from");
     w->complete_us = get_time(&in, "complete");
     if (!in.bad && w->to_us != 0 && w->to_us <= w->from_us)
         fault(&in, "to", "not after from");

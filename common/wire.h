@@ -64,8 +64,9 @@ struct window {
     struct text feed;
     int64_t from_us, to_us;
     uint32_t bucket_s;
-    int64_t complete_us; /* the feed's watermark before: a change of a bucket that ended by then is
-                            a revision */
+    /* [complete_from_us, complete_us) had been read before: a change of a bucket in there is a
+     * revision. 0, 0: none of it. */
+    int64_t complete_from_us, complete_us;
 };
 
 /* job: one order to read one account's windows. scheduler -> fetcher */
