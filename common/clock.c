@@ -7,6 +7,7 @@
 
 #define TIME_FORMS     "write \"2026-11-01\", \"2026-11-01T00:00:00Z\" or \"2026-11-01T02:00:00+02:00\""
 #define DURATION_FORMS "write \"90s\", \"15m\", \"2h\", \"7d\", \"1w\" or \"1h30m\""
+#define END_OF_9999_S  INT64_C(253402300800)
 #define SHOWN(t)       (int)((t).len < 40 ? (t).len : 40), (t).at ? (t).at : ""
 
 static int64_t clock_us(clockid_t id)
@@ -141,7 +142,7 @@ enum status time_parse(int64_t *out_us, struct text t, struct err *err)
         !seconds_of(&s, tm))
         return err_set(err, ST_REJECT, "\"%.*s\": there is no such day or time of day", SHOWN(t));
     s -= zone_s;
-    if (year < 1970 || s < 0)
+    if (year < 1970 || s < 0 || s >= END_OF_9999_S)
         return err_set(err, ST_REJECT, "\"%.*s\" is out of range: years 1970 to 9999", SHOWN(t));
     *out_us = s * US_PER_S + fraction_us;
     return ST_OK;
