@@ -31,6 +31,7 @@ CREATE TABLE account_feeds (
     account_id           bigint NOT NULL REFERENCES accounts ON DELETE CASCADE,
     feed                 text NOT NULL,
     enabled              boolean NOT NULL DEFAULT true,
+    complete_from        timestamptz,
     watermark            timestamptz,
     next_due             timestamptz NOT NULL DEFAULT now(),
     last_attempt_at      timestamptz,
@@ -44,6 +45,7 @@ CREATE TABLE account_feeds (
     PRIMARY KEY (account_id, feed)
 ) WITH (fillfactor = 80);
 COMMENT ON TABLE account_feeds IS 'How far each feed (one provider endpoint) of each account has been read. The claim of an account (accounts.lease_*) covers all of its feeds.';
+COMMENT ON COLUMN account_feeds.complete_from IS 'The feed has been read from here on.';
 COMMENT ON COLUMN account_feeds.watermark IS 'The feed is complete in usage_metrics up to here. Moved only when every page before it has been committed.';
 COMMENT ON COLUMN account_feeds.last_error IS 'How the last reading ended: ok, auth_invalid, scope_missing, wrong_key_kind, rate_limited, provider_error, timeout, tls, dns, protocol, too_large, bad_window; or page_cap, deadline, stopped, when more is there and the next job goes on. Null: never read.';
 COMMENT ON COLUMN account_feeds.last_error_detail IS 'What happened and what to do, for people.';
@@ -81,6 +83,14 @@ CREATE TABLE fetch_runs (
 CREATE UNIQUE INDEX fetch_runs_tick ON fetch_runs (tick) WHERE tick IS NOT NULL;
 CREATE INDEX fetch_runs_requested ON fetch_runs (requested_at DESC);
 COMMENT ON TABLE fetch_runs IS 'One row a cycle: scheduled (one a tick of UF_SCHEDULE), or asked for (usagectl run, inject, the cron trigger).';
+
+CREATE TABLE pipeline (
+    only_row  boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    paused    boolean NOT NULL DEFAULT false,
+    paused_at timestamptz
+);
+INSERT INTO pipeline DEFAULT VALUES;
+COMMENT ON TABLE pipeline IS 'One row: whether the schedulers claim accounts (usagectl pause, resume).';
 
 CREATE TABLE run_accounts (
     run_id      uuid NOT NULL REFERENCES fetch_runs ON DELETE CASCADE,
@@ -380,7 +390,7 @@ BEGIN
     FOR t IN SELECT c.oid FROM pg_class c WHERE c.relkind IN ('r', 'p') AND c.relnamespace = current_schema()::regnamespace
              AND c.relname IN ('accounts', 'account_feeds', 'account_balances', 'fetch_runs', 'run_accounts', 'owed_windows',
                                'usage_metrics', 'usage_revisions', 'dead_letters', 'model_prices', 'alert_rules',
-                               'alert_events', 'outbox', 'schema_migrations')
+                               'alert_events', 'outbox', 'pipeline', 'schema_migrations')
     LOOP
         EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', t);
     END LOOP;
