@@ -40,6 +40,14 @@ struct field {
     bool required;
 };
 
+/* Counts that contain each other, so that nobody adds a total and its parts. Checked softly: a row
+ * that breaks it is stored as the provider reported it, and logged. */
+struct identity {
+    const char *whole;
+    const char *parts[4]; /* NULL-terminated */
+    bool exact; /* the parts make the whole (when all are reported); else they are at most it */
+};
+
 struct width {
     uint32_t bucket_s;
     const char *name; /* "1h" */
@@ -52,8 +60,14 @@ struct feed {
     const char *const
         *result_objects;         /* accepted `object` values, NULL-terminated; NULL = not checked */
     const char *const *group_by; /* NULL-terminated */
-    const struct width *widths;  /* ascending; the feed uses the widest that is not above UF_BUCKET,
-                                    else its narrowest */
+    const char *const *group_by_old; /* for a window that begins before old_before_s, or when the
+                                        provider refuses group_by; NULL = no such limit */
+    int64_t old_before_s;
+    const struct envelope *envelope;   /* what surrounds the results (reader.h) */
+    const struct identity *identities; /* n_identities of them */
+    size_t n_identities;
+    const struct width *widths; /* ascending; the feed uses the widest that is not above UF_BUCKET,
+                                   else its narrowest */
     size_t n_widths;
     const struct field *fields;
     size_t n_fields;
@@ -100,6 +114,17 @@ struct ask {
     bool reduced_grouping; /* without the groupings that old windows refuse */
 };
 
+/* What was odd about a page that was read all the same: for the log, by whoever knows the job. */
+struct page_notes {
+    size_t repeated_buckets; /* listed twice; the later was taken */
+    size_t equal_rows;       /* same key and same measures: one row */
+    size_t summed_rows;      /* same key, other measures: added up */
+    size_t mixed_units;      /* of those: quantities of different units, so no quantity is stored */
+    size_t inconsistent_rows;
+    const char *inconsistent_path; /* the first of them; NULL = none */
+    bool repaired;                 /* a text held what Postgres can not store */
+};
+
 struct provider {
     const char *name;
     const char *base_url; /* as the vendor's own SDK has it */
@@ -119,11 +144,13 @@ struct provider {
     /* Why it refused. `sent_cursor`: the request carried a page token. */
     void (*refused)(struct refusal *out, struct arena *a, const struct feed *feed,
                     const struct secret *key, long http_status, struct text body, bool sent_cursor);
-    /* Page -> records. Usually reader_read (reader.h) with this provider's envelope. ST_REJECT: the
-     * page is to be a dead letter; `out->dead` has reason and path. */
-    enum status (*read)(struct record_page *out, struct arena *a, const struct feed *feed,
-                        const struct page *page, struct err *err);
+    /* Page -> records. Usually reader_read (reader.h). `out` is filled on ST_REJECT too: then the
+     * page is a dead letter, and `out->dead` has reason, path and body. */
+    enum status (*read)(struct record_page *out, struct page_notes *notes, struct arena *a,
+                        const struct feed *feed, const struct page *page, struct err *err);
 };
+
+extern const struct provider openai_provider;
 
 extern const struct provider *const providers[];
 extern const size_t n_providers;

@@ -1,0 +1,918 @@
+#include "common/providers/reader.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "common/clock.h"
+#include "common/decimal.h"
+
+/* ---- the page: its buckets ---- */
+
+struct bucket {
+    int64_t start_us, end_us;
+    size_t index; /* in the page's array */
+    const struct json *results;
+};
+
+/* One page being read. */
+struct reading {
+    struct arena *arena;
+    const struct feed *feed;
+    const struct envelope *env;
+    const struct window *window;
+    struct err *err;
+    const char *path; /* of the page's fault */
+    struct json_doc doc;
+    struct bucket *buckets;
+    size_t n_buckets;
+};
+
+static enum status page_fault(struct reading *r, const char *path, const char *why)
+{
+    r->path = path;
+    return err_set(r->err, ST_REJECT, "%s: %s", path, why);
+}
+
+static enum status read_time(struct reading *r, const struct json *bucket, size_t index,
+                             const char *name, int64_t *out_us)
+{
+    const struct json *node = json_member(bucket, name);
+    const char *path = arena_printf(r->arena, "$.%s[%zu].%s", r->env->data, index, name);
+    struct err why = {0};
+    int64_t seconds;
+
+    if (r->env->times == TIMES_RFC3339) {
+        if (!json_is(node, JSON_STRING) || time_parse(out_us, node->text, &why) != ST_OK)
+            return page_fault(r, path, "not an RFC 3339 time");
+        return ST_OK;
+    }
+    if (!json_is(node, JSON_NUMBER) || int64_parse(&seconds, node->text, &why) != ST_OK ||
+        seconds < 0 || seconds > INT64_C(253402300799))
+        return page_fault(r, path, "not a time in seconds since 1970");
+    *out_us = seconds * US_PER_S;
+    return ST_OK;
+}
+
+static enum status read_bucket(struct reading *r, const struct json *node, size_t index)
+{
+    struct bucket *b = &r->buckets[index];
+    const struct window *w = r->window;
+    int64_t width_us = w->bucket_s * US_PER_S;
+    const char *path = arena_printf(r->arena, "$.%s[%zu]", r->env->data, index);
+
+    if (!json_is(node, JSON_OBJECT))
+        return page_fault(r, path, "not a bucket");
+    TRY(read_time(r, node, index, r->env->start, &b->start_us));
+    TRY(read_time(r, node, index, r->env->end, &b->end_us));
+    if (b->start_us % width_us != 0)
+        return page_fault(r, path, "the bucket does not begin on a multiple of its width");
+    if (b->end_us <= b->start_us || b->end_us > b->start_us + width_us)
+        return page_fault(r, path, "the bucket's end does not fit its start and width");
+    if (b->start_us < w->from_us || (w->to_us != 0 && b->start_us >= w->to_us))
+        return page_fault(r, path, "the bucket is outside of the window that was asked for");
+    b->index = index;
+    b->results = json_member(node, r->env->results);
+    if (!json_is(b->results, JSON_ARRAY))
+        return page_fault(r, arena_printf(r->arena, "%s.%s", path, r->env->results),
+                          "not an array of results");
+    return ST_OK;
+}
+
+/* A 200 without buckets: tells what came instead, because people must act on it. */
+static enum status not_a_page(struct reading *r)
+{
+    const struct json *error = json_member(r->doc.root, "error");
+    struct text said = json_string(json_member(error, "message"));
+
+    if (!said.at)
+        said = json_string(error);
+    if (json_is_null(error))
+        return page_fault(r, arena_printf(r->arena, "$.%s", r->env->data),
+                          "no array of buckets; this is not a page of usage");
+    return page_fault(r, "$.error",
+                      arena_printf(r->arena, "an error with HTTP status 200: %s",
+                                   printable_snippet(r->arena, redact(r->arena, said, NULL), 200)));
+}
+
+/* Body -> buckets, in the page's order. */
+static enum status scan(struct reading *r, struct text body)
+{
+    const struct json *data;
+    size_t index = 0;
+    const char *c = body.at;
+
+    r->path = "$";
+    while (c && c < body.at + body.len && strchr(" \t\r\n", *c))
+        c++;
+    if (c && c < body.at + body.len && *c == '<')
+        return err_set(
+            r->err, ST_REJECT,
+            "the answer is HTML or XML, not JSON, so it is not the provider's: a proxy or "
+            "gateway in between, or a wrong base URL? It begins: %s",
+            printable_snippet(r->arena, redact(r->arena, body, NULL), 100));
+    if (json_parse(&r->doc, r->arena, body, r->err) != ST_OK)
+        return err_prefix(r->err, "the answer is not JSON");
+    data = json_member(r->doc.root, r->env->data);
+    if (!json_is(data, JSON_ARRAY))
+        return not_a_page(r);
+    r->n_buckets = data->n;
+    r->buckets = ARENA_ARRAY(r->arena, data->n, struct bucket);
+    for (const struct json *b = data->first; b; b = b->next)
+        TRY(read_bucket(r, b, index++));
+    return ST_OK;
+}
+
+/* ---- peek ---- */
+
+static enum status read_cursor(struct reading *r, struct peek *out)
+{
+    const struct json *more = json_member(r->doc.root, r->env->has_more);
+    const struct json *next = json_member(r->doc.root, r->env->next_page);
+    const char *path = arena_printf(r->arena, "$.%s", r->env->next_page);
+
+    if (!json_is(more, JSON_TRUE) && !json_is(more, JSON_FALSE))
+        return page_fault(r, arena_printf(r->arena, "$.%s", r->env->has_more),
+                          "neither true nor false, so the end of the data is not known");
+    out->has_more = more->type == JSON_TRUE;
+    if (!out->has_more)
+        return ST_OK;
+    out->cursor = json_string(next);
+    if (!out->cursor.at || out->cursor.len == 0)
+        return page_fault(r, path, "more pages are said to follow, but there is no page token");
+    if (out->cursor.len > READER_CURSOR_MAX)
+        return page_fault(r, path, "the page token is too long for a URL");
+    return ST_OK;
+}
+
+enum status reader_peek(struct peek *out, struct arena *a, const struct feed *feed,
+                        const struct window *window, struct text body, struct err *err)
+{
+    struct reading r = {
+        .arena = a, .feed = feed, .env = feed->envelope, .window = window, .err = err};
+    struct peek peek = {0};
+    int64_t width_us = window->bucket_s * US_PER_S;
+
+    TRY(scan(&r, body));
+    TRY(read_cursor(&r, &peek));
+    for (size_t i = 0; i < r.n_buckets; i++) {
+        const struct bucket *b = &r.buckets[i];
+        if (!peek.any || b->start_us < peek.from_us)
+            peek.from_us = b->start_us;
+        if (!peek.any || b->start_us + width_us > peek.to_us)
+            peek.to_us = b->start_us + width_us;
+        if (b->end_us == b->start_us + width_us && b->end_us > peek.closed_us)
+            peek.closed_us = b->end_us;
+        peek.any = true;
+        peek.n_results += b->results->n;
+    }
+    *out = peek;
+    return ST_OK;
+}
+
+/* ---- one result ---- */
+
+/* A member without a column: of dims (its value as JSON) or of extra (its number). */
+struct member {
+    struct text name;
+    struct text json;
+    struct decimal number;
+};
+
+struct row {
+    struct record record;
+    const struct json *node;
+    size_t bucket, result; /* indexes in the page, for paths */
+    struct member *extra;  /* sorted by name */
+    size_t n_extra;
+};
+
+/* One result on its way to a row. */
+struct build {
+    const struct reading *r;
+    struct row *row;
+    struct member dims[READER_MEMBERS_MAX], extra[READER_MEMBERS_MAX];
+    size_t n_dims, n_extra;
+    uint64_t seen;  /* a bit for each field of the feed's table that had a value */
+    struct err err; /* why it is set aside */
+    struct text at; /* and where in the result */
+};
+
+static enum status row_fault(struct build *b, struct text path, const char *why)
+{
+    b->at = path;
+    return err_set(&b->err, ST_REJECT, "%.*s: %s", (int)path.len, path.at, why);
+}
+
+/* Names and addresses of people come unasked and are no business of a usage table. */
+static bool is_personal(struct text key)
+{
+    static const char *const names[] = {"user_name", "project_name", "organization_name"};
+
+    for (size_t i = 0; i + 5 <= key.len; i++)
+        if (strncasecmp(key.at + i, "email", 5) == 0)
+            return true;
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+        if (text_is(key, names[i]))
+            return true;
+    return false;
+}
+
+static const struct field *field_of(const struct feed *feed, struct text path)
+{
+    for (size_t i = 0; i < feed->n_fields; i++)
+        if (text_is(path, feed->fields[i].path))
+            return &feed->fields[i];
+    return NULL;
+}
+
+/* The number's digits or a text of digits, resolved to plain notation. */
+static enum status take_decimal(struct build *b, struct text path, const struct json *m,
+                                uint32_t places, struct text *out)
+{
+    struct decimal d;
+    struct err why = {0};
+
+    if (m->type != JSON_NUMBER && m->type != JSON_STRING)
+        return row_fault(b, path, "not a number");
+    if (decimal_parse(&d, b->r->arena, m->text, &why) != ST_OK)
+        return row_fault(b, path, why.text);
+    decimal_shift(&d, places);
+    *out = decimal_format(&d, b->r->arena);
+    return ST_OK;
+}
+
+static enum status take_count(struct build *b, const struct field *f, struct text path,
+                              const struct json *m)
+{
+    int64_t *count = &b->row->record.counts[f->target];
+    int64_t value;
+    struct err why = {0};
+
+    if (m->type != JSON_NUMBER)
+        return row_fault(b, path, "not a number");
+    if (int64_parse(&value, m->text, &why) != ST_OK)
+        return row_fault(b, path, why.text);
+    if (value < 0)
+        return row_fault(b, path, "a negative count");
+    if (f->use == FIELD_COUNT_ADD && *count != COUNT_NULL &&
+        __builtin_add_overflow(value, *count, &value))
+        return row_fault(b, path, "the sum is above the largest count");
+    *count = value;
+    return ST_OK;
+}
+
+static enum status take_currency(struct build *b, struct text path, const struct json *m)
+{
+    char *code;
+
+    if (m->type != JSON_STRING || m->text.len != 3)
+        return row_fault(b, path, "not a currency code of three letters");
+    code = arena_copy(b->r->arena, m->text.at, 3);
+    for (int i = 0; i < 3; i++) {
+        if (code[i] >= 'a' && code[i] <= 'z')
+            code[i] = (char)(code[i] - 'a' + 'A');
+        if (code[i] < 'A' || code[i] > 'Z')
+            return row_fault(b, path, "not a currency code of three letters");
+    }
+    b->row->record.texts[TEXT_CURRENCY] = (struct text){code, 3};
+    return ST_OK;
+}
+
+/* Room for one more member; a name that is already there gives its place. */
+static enum status add_member(struct build *b, struct member *list, size_t *n, struct text path,
+                              struct member **out)
+{
+    for (size_t i = 0; i < *n; i++)
+        if (text_eq(list[i].name, path)) {
+            *out = &list[i];
+            return ST_OK;
+        }
+    if (*n == READER_MEMBERS_MAX)
+        return row_fault(b, path, "too many unknown members");
+    *out = &list[(*n)++];
+    (*out)->name = path;
+    return ST_OK;
+}
+
+static void print_without_people(struct json_writer *w, const struct json *node);
+
+static enum status add_dim(struct build *b, struct text path, const struct json *m)
+{
+    struct buf out = {.arena = b->r->arena};
+    struct json_writer w = {.out = &out};
+    struct member *dim;
+
+    if (m->type == JSON_STRING && m->text.len == 0)
+        return ST_OK; /* absent, null and "" are one */
+    TRY(add_member(b, b->dims, &b->n_dims, path, &dim));
+    if (m->type == JSON_ARRAY) {
+        struct buf inner = {.arena = b->r->arena};
+        struct json_writer array = {.out = &inner};
+        print_without_people(&array, m);
+        json_w_text(&w, (struct text){inner.at, inner.len});
+    } else {
+        json_print(&out, m);
+    }
+    dim->json = (struct text){out.at, out.len};
+    return ST_OK;
+}
+
+static enum status add_extra(struct build *b, struct text path, const struct json *m)
+{
+    struct member *extra;
+    struct err why = {0};
+
+    if (m->type != JSON_NUMBER)
+        return row_fault(b, path, "not a number");
+    TRY(add_member(b, b->extra, &b->n_extra, path, &extra));
+    if (decimal_parse(&extra->number, b->r->arena, m->text, &why) != ST_OK)
+        return row_fault(b, path, why.text);
+    return ST_OK;
+}
+
+static enum status take_text(struct build *b, enum record_text target, struct text path,
+                             const struct json *m)
+{
+    if (m->type != JSON_STRING)
+        return row_fault(b, path, "not a text");
+    if (m->text.len > 0) /* absent, null and "" are one */
+        b->row->record.texts[target] = m->text;
+    return ST_OK;
+}
+
+static enum status take_known(struct build *b, const struct field *f, struct text path,
+                              const struct json *m)
+{
+    struct record *rec = &b->row->record;
+
+    if (m->type == JSON_NULL)
+        return ST_OK;
+    b->seen |= UINT64_C(1) << (f - b->r->feed->fields);
+    switch (f->use) {
+    case FIELD_TEXT:
+        return take_text(b, (enum record_text)f->target, path, m);
+    case FIELD_QUANTITY_UNIT:
+        return take_text(b, TEXT_QUANTITY_UNIT, path, m);
+    case FIELD_BATCH:
+        if (m->type != JSON_TRUE && m->type != JSON_FALSE)
+            return row_fault(b, path, "neither true nor false");
+        rec->batch = m->type == JSON_TRUE ? TRI_TRUE : TRI_FALSE;
+        return ST_OK;
+    case FIELD_DIM:
+        if (m->type != JSON_STRING && m->type != JSON_TRUE && m->type != JSON_FALSE)
+            return row_fault(b, path, "not a text");
+        return add_dim(b, path, m);
+    case FIELD_COUNT:
+    case FIELD_COUNT_ADD:
+        return take_count(b, f, path, m);
+    case FIELD_QUANTITY:
+        if (f->unit)
+            rec->texts[TEXT_QUANTITY_UNIT] = text_of(f->unit);
+        return take_decimal(b, path, m, 0, &rec->texts[TEXT_QUANTITY]);
+    case FIELD_COST:
+        return take_decimal(b, path, m, (uint32_t)f->target, &rec->texts[TEXT_COST_AMOUNT]);
+    case FIELD_CURRENCY:
+        return take_currency(b, path, m);
+    case FIELD_EXTRA:
+        return add_extra(b, path, m);
+    case FIELD_IGNORE:
+        return ST_OK;
+    }
+    return ST_OK;
+}
+
+/* NOLINTNEXTLINE(misc-no-recursion): as deep as the JSON, which JSON_DEPTH_MAX bounds */
+static enum status take_member(struct build *b, struct text path, const struct json *m)
+{
+    const struct field *f = field_of(b->r->feed, path);
+
+    if (is_personal(m->key))
+        return ST_OK;
+    if (path.len > READER_NAME_MAX)
+        return row_fault(b, TEXT_LIT("unknown member"), "its name is too long");
+    if (f)
+        return take_known(b, f, path, m);
+    switch (m->type) {
+    case JSON_NULL:
+        return ST_OK;
+    case JSON_TRUE:
+    case JSON_FALSE:
+    case JSON_STRING:
+        return add_dim(b, path, m);
+    case JSON_NUMBER:
+        return add_extra(b, path, m);
+    case JSON_ARRAY:
+        return m->n > 0 ? add_dim(b, path, m) : ST_OK;
+    case JSON_OBJECT:
+        for (const struct json *in = m->first; in; in = in->next) {
+            struct buf inner = {.arena = b->r->arena};
+            buf_text(&inner, path);
+            buf_str(&inner, ".");
+            buf_text(&inner, in->key);
+            TRY(take_member(b, (struct text){inner.at, inner.len}, in));
+        }
+        return ST_OK;
+    }
+    return ST_OK;
+}
+
+static int text_compare(struct text a, struct text b)
+{
+    int c = memcmp(a.at, b.at, a.len < b.len ? a.len : b.len);
+
+    return c != 0 ? c : (a.len > b.len) - (a.len < b.len);
+}
+
+static int by_name(const void *a, const void *b)
+{
+    const struct member *left = a, *right = b;
+
+    return text_compare(left->name, right->name);
+}
+
+/* An object of members sorted by name: the same facts give the same bytes, and so the same digest.
+ */
+static struct text members_print(struct arena *a, struct member *list, size_t n, bool numbers)
+{
+    struct buf out = {.arena = a};
+    struct json_writer w = {.out = &out};
+
+    if (n == 0)
+        return TEXT_NULL;
+    qsort(list, n, sizeof(*list), by_name);
+    json_w_object(&w);
+    for (size_t i = 0; i < n; i++) {
+        json_w_key_text(&w, list[i].name);
+        json_w_raw(&w, numbers ? decimal_format(&list[i].number, a) : list[i].json);
+    }
+    json_w_end(&w);
+    return (struct text){out.at, out.len};
+}
+
+static enum status check_kind(struct build *b)
+{
+    const struct json *object = json_member(b->row->node, b->r->env->object);
+    const char *const *known = b->r->feed->result_objects;
+
+    if (!known)
+        return ST_OK;
+    for (; *known; known++)
+        if (text_is(json_string(object), *known))
+            return ST_OK;
+    return row_fault(b, text_of(b->r->env->object),
+                     arena_printf(b->r->arena,
+                                  "a kind of result that this version does not know: %s",
+                                  printable_snippet(b->r->arena, json_string(object), 100)));
+}
+
+/* b->row has its node; this fills the record. */
+static enum status build_row(struct build *b)
+{
+    const struct feed *feed = b->r->feed;
+    struct row *row = b->row;
+
+    if (row->node->type != JSON_OBJECT)
+        return row_fault(b, TEXT_LIT("result"), "not an object");
+    TRY(check_kind(b));
+    for (const struct json *m = row->node->first; m; m = m->next)
+        TRY(take_member(b, m->key, m));
+    for (size_t i = 0; i < feed->n_fields; i++)
+        if (feed->fields[i].required && !(b->seen >> i & 1))
+            return row_fault(b, text_of(feed->fields[i].path), "missing");
+    row->record.texts[TEXT_DIMS] = members_print(b->r->arena, b->dims, b->n_dims, false);
+    row->record.texts[TEXT_EXTRA] = members_print(b->r->arena, b->extra, b->n_extra, true);
+    for (size_t i = 0; i < N_RECORD_TEXTS; i++)
+        if (row->record.texts[i].len > READER_TEXT_MAX)
+            return row_fault(b, TEXT_LIT("result"), "a text in it is longer than a row may hold");
+    row->n_extra = b->n_extra;
+    row->extra = ARENA_ARRAY(b->r->arena, b->n_extra, struct member);
+    if (b->n_extra > 0)
+        memcpy(row->extra, b->extra, b->n_extra * sizeof(*b->extra));
+    record_digest(&row->record, text_of(feed->name));
+    return ST_OK;
+}
+
+/* ---- soft checks ---- */
+
+/* Whether a result keeps what the provider says of its totals and their parts. */
+static bool identity_holds(const struct identity *id, const struct json *node)
+{
+    const struct json *whole = json_path(node, id->whole);
+    struct err ignored = {0};
+    int64_t total = 0, parts = 0;
+
+    if (!json_is(whole, JSON_NUMBER) || int64_parse(&total, whole->text, &ignored) != ST_OK)
+        return true;
+    for (size_t i = 0; i < sizeof(id->parts) / sizeof(id->parts[0]) && id->parts[i]; i++) {
+        const struct json *part = json_path(node, id->parts[i]);
+        int64_t value;
+        if (json_is_null(part) && id->exact)
+            return true; /* not all reported: nothing to compare */
+        if (json_is_null(part))
+            continue;
+        if (!json_is(part, JSON_NUMBER) || int64_parse(&value, part->text, &ignored) != ST_OK ||
+            __builtin_add_overflow(parts, value, &parts))
+            return true; /* the row's own reading has told */
+    }
+    return id->exact ? parts == total : parts <= total;
+}
+
+static void check_identities(const struct reading *r, const struct row *row,
+                             struct page_notes *notes)
+{
+    for (size_t i = 0; i < r->feed->n_identities; i++) {
+        const struct identity *id = &r->feed->identities[i];
+        if (identity_holds(id, row->node))
+            continue;
+        if (notes->inconsistent_rows++ == 0)
+            notes->inconsistent_path =
+                arena_printf(r->arena, "$.%s[%zu].%s[%zu].%s", r->env->data, row->bucket,
+                             r->env->results, row->result, id->whole);
+        return;
+    }
+}
+
+/* ---- two rows of one key ---- */
+
+static enum status add_decimals(struct arena *a, struct text *into, struct text from,
+                                struct err *err)
+{
+    struct decimal x, y, sum;
+
+    if (!from.at)
+        return ST_OK;
+    if (!into->at) {
+        *into = from;
+        return ST_OK;
+    }
+    TRY(decimal_parse(&x, a, *into, err));
+    TRY(decimal_parse(&y, a, from, err));
+    TRY(decimal_add(&sum, a, &x, &y, err));
+    *into = decimal_format(&sum, a);
+    return ST_OK;
+}
+
+static enum status add_extras(struct arena *a, struct row *into, const struct row *from,
+                              struct err *err)
+{
+    struct member *sum = ARENA_ARRAY(a, into->n_extra + from->n_extra, struct member);
+    size_t n = into->n_extra;
+
+    if (n > 0)
+        memcpy(sum, into->extra, n * sizeof(*sum));
+    for (size_t i = 0; i < from->n_extra; i++) {
+        const struct member *add = &from->extra[i];
+        struct member *same = NULL;
+        for (size_t k = 0; k < into->n_extra; k++)
+            if (text_eq(sum[k].name, add->name))
+                same = &sum[k];
+        if (same)
+            TRY(decimal_add(&same->number, a, &same->number, &add->number, err));
+        else
+            sum[n++] = *add;
+    }
+    into->extra = sum;
+    into->n_extra = n;
+    into->record.texts[TEXT_EXTRA] = members_print(a, sum, n, true);
+    return ST_OK;
+}
+
+/* Quantities of different units have no sum: the money is what must stay right, so the quantity
+ * becomes unknown. */
+static enum status add_quantities(struct arena *a, struct record *into, const struct record *from,
+                                  struct page_notes *notes, struct err *err)
+{
+    struct text *unit = &into->texts[TEXT_QUANTITY_UNIT];
+
+    if (!from->texts[TEXT_QUANTITY].at)
+        return ST_OK;
+    if (into->texts[TEXT_QUANTITY].at && !text_eq(*unit, from->texts[TEXT_QUANTITY_UNIT])) {
+        notes->mixed_units++;
+        into->texts[TEXT_QUANTITY] = TEXT_NULL;
+        *unit = TEXT_NULL;
+        return ST_OK;
+    }
+    *unit = from->texts[TEXT_QUANTITY_UNIT];
+    return add_decimals(a, &into->texts[TEXT_QUANTITY], from->texts[TEXT_QUANTITY], err);
+}
+
+/* Adds `from` to `into`, which is unchanged unless ST_OK. ST_REJECT: they have no sum. */
+static enum status add_row(const struct reading *r, struct row *into, const struct row *from,
+                           struct page_notes *notes, struct err *err)
+{
+    struct row sum = *into;
+    struct record *rec = &sum.record;
+    const struct text *add = from->record.texts;
+
+    for (size_t i = 0; i < N_RECORD_COUNTS; i++) {
+        int64_t value = from->record.counts[i];
+        if (value == COUNT_NULL)
+            continue;
+        if (rec->counts[i] != COUNT_NULL && __builtin_add_overflow(value, rec->counts[i], &value))
+            return err_set(err, ST_REJECT,
+                           "added to another row of the same key, a count passes the largest one");
+        rec->counts[i] = value;
+    }
+    if (rec->texts[TEXT_CURRENCY].at && add[TEXT_CURRENCY].at &&
+        !text_eq(rec->texts[TEXT_CURRENCY], add[TEXT_CURRENCY]))
+        return err_set(err, ST_REJECT, "another row of the same key is in another currency");
+    if (add[TEXT_CURRENCY].at)
+        rec->texts[TEXT_CURRENCY] = add[TEXT_CURRENCY];
+    TRY(add_decimals(r->arena, &rec->texts[TEXT_COST_AMOUNT], add[TEXT_COST_AMOUNT], err));
+    TRY(add_extras(r->arena, &sum, from, err));
+    TRY(add_quantities(r->arena, rec, &from->record, notes, err));
+    record_digest(rec, text_of(r->feed->name));
+    *into = sum;
+    return ST_OK;
+}
+
+/* ---- dead letters ---- */
+
+/* Length of the valid UTF-8 character at [c, end) that Postgres stores; 0 if there is none. */
+static size_t utf8_length(const unsigned char *c, const unsigned char *end)
+{
+    size_t len = c[0] < 0x80 ? 1 : c[0] < 0xc2 ? 0 : c[0] < 0xe0 ? 2 : c[0] < 0xf0 ? 3 : 4;
+
+    if (len == 0 || c[0] == 0 || c[0] > 0xf4 || (size_t)(end - c) < len)
+        return 0;
+    for (size_t i = 1; i < len; i++)
+        if ((c[i] & 0xc0) != 0x80)
+            return 0;
+    if ((c[0] == 0xe0 && c[1] < 0xa0) || (c[0] == 0xed && c[1] > 0x9f) ||
+        (c[0] == 0xf0 && c[1] < 0x90) || (c[0] == 0xf4 && c[1] > 0x8f))
+        return 0; /* overlong, a surrogate, or above U+10FFFF */
+    return len;
+}
+
+/* What is kept of bytes of strangers: without keys, as UTF-8, at most DEAD_BODY_MAX bytes. */
+static struct text dead_body(struct arena *a, struct text t)
+{
+    struct buf out = {.arena = a};
+    const unsigned char *c, *end;
+
+    if (t.len > DEAD_BODY_MAX)
+        t.len = DEAD_BODY_MAX;
+    t = redact(a, t, NULL);
+    c = (const unsigned char *)t.at;
+    end = c + t.len;
+    buf_str(&out, "");
+    while (c < end) {
+        size_t len = utf8_length(c, end);
+        if (out.len + (len ? len : 3) > DEAD_BODY_MAX)
+            break;
+        if (len > 0)
+            buf_append(&out, c, len);
+        else
+            buf_str(&out, "\xef\xbf\xbd"); /* U+FFFD */
+        c += len ? len : 1;
+    }
+    return (struct text){out.at, out.len};
+}
+
+/* NOLINTNEXTLINE(misc-no-recursion): as deep as the JSON, which JSON_DEPTH_MAX bounds */
+static void print_without_people(struct json_writer *w, const struct json *node)
+{
+    struct buf scalar = {.arena = w->out->arena};
+
+    if (node->type != JSON_OBJECT && node->type != JSON_ARRAY) {
+        json_print(&scalar, node);
+        json_w_raw(w, (struct text){scalar.at, scalar.len});
+        return;
+    }
+    if (node->type == JSON_OBJECT)
+        json_w_object(w);
+    else
+        json_w_array(w);
+    for (const struct json *m = node->first; m; m = m->next) {
+        if (node->type == JSON_OBJECT && is_personal(m->key))
+            continue;
+        if (node->type == JSON_OBJECT)
+            json_w_key_text(w, m->key);
+        print_without_people(w, m);
+    }
+    json_w_end(w);
+}
+
+static struct text dead_json(struct arena *a, const struct json *node)
+{
+    struct buf out = {.arena = a};
+    struct json_writer w = {.out = &out};
+
+    print_without_people(&w, node);
+    return dead_body(a, (struct text){out.at, out.len});
+}
+
+static void page_clear(struct record_page *out, const struct page *page)
+{
+    *out = (struct record_page){.window = page->window,
+                                .seq = page->seq,
+                                .asked = page->asked,
+                                .complete_us = page->complete_us};
+}
+
+void reader_bury(struct record_page *out, struct arena *a, const struct page *page,
+                 const char *reason, const char *json_path)
+{
+    struct json_doc doc;
+    struct err ignored = {0};
+    bool parsed = json_parse(&doc, a, page->body, &ignored) == ST_OK;
+
+    page_clear(out, page);
+    out->dead.reason = dead_body(a, text_of(reason));
+    out->dead.json_path = text_of(json_path);
+    out->dead.body = parsed ? dead_json(a, doc.root) : dead_body(a, page->body);
+}
+
+/* The page's rows set aside: a bounded list. */
+struct bad_rows {
+    struct dead list[READER_BAD_ROWS_MAX];
+    size_t n, total;
+};
+
+static void set_aside(const struct reading *r, struct bad_rows *bad, const struct row *row,
+                      struct text at, const char *reason)
+{
+    struct dead *d;
+    const char *path;
+
+    bad->total++;
+    if (bad->n == READER_BAD_ROWS_MAX)
+        return;
+    path = arena_printf(r->arena, "$.%s[%zu].%s[%zu]%s%.*s", r->env->data, row->bucket,
+                        r->env->results, row->result, at.len ? "." : "", (int)at.len, at.at);
+    d = &bad->list[bad->n++];
+    *d = (struct dead){.reason = dead_body(r->arena, text_of(reason)),
+                       .json_path = text_of(path),
+                       .body = dead_json(r->arena, row->node)};
+}
+
+/* ---- read ---- */
+
+static int by_start(const void *a, const void *b)
+{
+    const struct bucket *left = a, *right = b;
+
+    if (left->start_us != right->start_us)
+        return left->start_us < right->start_us ? -1 : 1;
+    return left->index < right->index ? -1 : 1;
+}
+
+/* By key; rows of one key in the page's order, so that a sum does not depend on the sort. */
+static int by_key(const void *a, const void *b)
+{
+    const struct row *left = a, *right = b;
+    int key;
+
+    if (left->record.bucket_start_us != right->record.bucket_start_us)
+        return left->record.bucket_start_us < right->record.bucket_start_us ? -1 : 1;
+    key = memcmp(left->record.row_key, right->record.row_key, sizeof(left->record.row_key));
+    if (key != 0)
+        return key;
+    return left->result < right->result ? -1 : left->result > right->result;
+}
+
+/* Sorts the buckets, drops all but the last of each start, and lists the spans they cover. */
+static void settle_buckets(struct reading *r, struct record_page *out, struct page_notes *notes)
+{
+    int64_t width_us = r->window->bucket_s * US_PER_S;
+    struct span *spans = ARENA_ARRAY(r->arena, r->n_buckets, struct span);
+    size_t n = 0, n_spans = 0;
+
+    if (r->n_buckets > 0)
+        qsort(r->buckets, r->n_buckets, sizeof(*r->buckets), by_start);
+    for (size_t i = 0; i < r->n_buckets; i++) {
+        struct bucket *b = &r->buckets[i];
+        if (i + 1 < r->n_buckets && r->buckets[i + 1].start_us == b->start_us) {
+            notes->repeated_buckets++;
+            continue;
+        }
+        if (n_spans > 0 && spans[n_spans - 1].to_us == b->start_us)
+            spans[n_spans - 1].to_us += width_us;
+        else
+            spans[n_spans++] = (struct span){b->start_us, b->start_us + width_us};
+        r->buckets[n++] = *b;
+    }
+    r->n_buckets = n;
+    out->spans = spans;
+    out->n_spans = n_spans;
+}
+
+static size_t row_size(const struct row *row)
+{
+    size_t size = sizeof(struct record);
+
+    for (size_t i = 0; i < N_RECORD_TEXTS; i++)
+        size += row->record.texts[i].len;
+    return size;
+}
+
+/* Results -> rows. ST_REJECT: they are more than a message may carry. */
+static enum status build_rows(struct reading *r, struct row *rows, size_t *n_rows,
+                              struct bad_rows *bad, struct page_notes *notes)
+{
+    struct build *b = ARENA_NEW(r->arena, struct build);
+    size_t size = 0;
+
+    for (size_t i = 0; i < r->n_buckets; i++) {
+        size_t result = 0;
+        for (const struct json *node = r->buckets[i].results->first; node; node = node->next) {
+            struct row *row = &rows[*n_rows];
+            *row = (struct row){.node = node, .bucket = r->buckets[i].index, .result = result++};
+            record_clear(&row->record);
+            row->record.bucket_start_us = r->buckets[i].start_us;
+            row->record.bucket_seconds = r->window->bucket_s;
+            b->r = r;
+            b->row = row;
+            b->n_dims = b->n_extra = 0;
+            b->seen = 0;
+            if (build_row(b) != ST_OK) {
+                set_aside(r, bad, row, b->at, b->err.text);
+                continue;
+            }
+            check_identities(r, row, notes);
+            size += row_size(row);
+            if (size > READER_PAGE_MAX)
+                return page_fault(r, "$", "its records are too large for one message");
+            (*n_rows)++;
+        }
+    }
+    return ST_OK;
+}
+
+/* Sorted rows -> records without a key twice. */
+static void merge_rows(struct reading *r, struct row *rows, size_t n_rows, struct bad_rows *bad,
+                       struct page_notes *notes, struct record_page *out)
+{
+    struct record *records = ARENA_ARRAY(r->arena, n_rows, struct record);
+    size_t n = 0;
+    struct row *last = NULL;
+
+    for (size_t i = 0; i < n_rows; i++) {
+        struct row *row = &rows[i];
+        struct err why = {0};
+        bool same = last && last->record.bucket_start_us == row->record.bucket_start_us &&
+                    memcmp(last->record.row_key, row->record.row_key, 16) == 0;
+        if (!same) {
+            last = row;
+            records[n++] = row->record;
+            continue;
+        }
+        if (last->record.row_hash == row->record.row_hash) {
+            notes->equal_rows++;
+            continue;
+        }
+        if (add_row(r, last, row, notes, &why) != ST_OK) {
+            set_aside(r, bad, row, TEXT_LIT(""), why.text);
+            continue;
+        }
+        notes->summed_rows++;
+        records[n - 1] = last->record;
+    }
+    out->records = records;
+    out->n_records = n;
+}
+
+static enum status read_page(struct reading *r, struct record_page *out, struct page_notes *notes,
+                             struct text body)
+{
+    struct bad_rows *bad = ARENA_NEW(r->arena, struct bad_rows);
+    struct row *rows;
+    size_t n_results = 0, n_rows = 0;
+
+    TRY(scan(r, body));
+    notes->repaired = r->doc.repaired;
+    settle_buckets(r, out, notes);
+    for (size_t i = 0; i < r->n_buckets; i++)
+        n_results += r->buckets[i].results->n;
+    rows = ARENA_ARRAY(r->arena, n_results, struct row);
+    TRY(build_rows(r, rows, &n_rows, bad, notes));
+    if (n_rows > 0)
+        qsort(rows, n_rows, sizeof(*rows), by_key);
+    merge_rows(r, rows, n_rows, bad, notes, out);
+    if (bad->total > bad->n) {
+        struct dead *last = &bad->list[bad->n - 1];
+        last->reason =
+            text_of(arena_printf(r->arena, "%.*s (and %zu rows more of this page)",
+                                 (int)last->reason.len, last->reason.at, bad->total - bad->n));
+    }
+    out->bad_rows = bad->list;
+    out->n_bad_rows = bad->n;
+    return ST_OK;
+}
+
+enum status reader_read(struct record_page *out, struct page_notes *notes, struct arena *a,
+                        const struct feed *feed, const struct page *page, struct err *err)
+{
+    struct reading r = {
+        .arena = a, .feed = feed, .env = feed->envelope, .window = &page->asked, .err = err};
+    enum status st;
+
+    *notes = (struct page_notes){0};
+    page_clear(out, page);
+    st = read_page(&r, out, notes, page->body);
+    if (st == ST_REJECT)
+        reader_bury(out, a, page, err->text, r.path);
+    return st;
+}
