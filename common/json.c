@@ -16,6 +16,7 @@ struct parser {
     struct arena *arena;
     const char *body; /* our copy: texts without escapes point into it */
     size_t body_len;
+    size_t skipped; /* bytes received before it: byte order mark, blanks */
     struct json *root;
     struct {
         struct json *node;
@@ -334,23 +335,24 @@ const char *printable_snippet(struct arena *a, struct text body, size_t max)
     return out;
 }
 
-/* Why yajl stopped, with the place and what stands there. */
-static enum status refused(struct parser *p, yajl_handle h, struct err *err)
+/* Why yajl stopped, with the place and what stands around it. */
+static enum status refused(const struct parser *p, yajl_handle h, struct err *err)
 {
     size_t at = yajl_get_bytes_consumed(h);
-    struct text rest;
+    size_t from;
     char *why;
 
     if (at > p->body_len)
         at = p->body_len;
-    rest = (struct text){p->body + at, p->body_len - at};
     if (p->too_deep)
-        return err_set(err, ST_REJECT, "JSON at byte %zu: nested deeper than %d levels", at,
-                       JSON_DEPTH_MAX);
+        return err_set(err, ST_REJECT, "JSON at byte %zu: nested deeper than %d levels",
+                       p->skipped + at, JSON_DEPTH_MAX);
+    from = at > 20 ? at - 20 : 0;
     why = (char *)yajl_get_error(h, 0, NULL, 0);
     why[strcspn(why, "\n")] = '\0';
-    return err_set(err, ST_REJECT, "not JSON at byte %zu (%s): \"%s\"", at, why,
-                   printable_snippet(p->arena, rest, 32));
+    return err_set(
+        err, ST_REJECT, "not JSON at byte %zu (%s): \"%s\"", p->skipped + at, why,
+        printable_snippet(p->arena, (struct text){p->body + from, p->body_len - from}, 40));
 }
 
 /* A copy of the body in the arena that yajl reads right. */
@@ -368,6 +370,7 @@ enum status json_parse(struct json_doc *out, struct arena *a, struct text body, 
     yajl_alloc_funcs memory = {yajl_take, yajl_grow, yajl_drop, a};
     struct parser p = {.arena = a};
     bool repaired;
+    size_t received = body.len;
     yajl_handle h;
 
     if (body.len >= 3 && memcmp(body.at, "\xef\xbb\xbf", 3) == 0) {
@@ -380,6 +383,7 @@ enum status json_parse(struct json_doc *out, struct arena *a, struct text body, 
     }
     if (body.len == 0)
         return err_set(err, ST_REJECT, "not JSON: the body is empty");
+    p.skipped = received - body.len;
     body = prepared(a, body, &repaired);
     p.body = body.at;
     p.body_len = body.len;

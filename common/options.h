@@ -76,6 +76,10 @@ enum status config_load_env(struct config *out, enum stage_mask stage, const cha
                             struct err *err) CHECKED;
 void config_wipe(struct config *cfg); /* its secrets */
 
+/* For usagectl, where each command asks for what it needs. ST_FATAL: there is no database_url; err
+ * says which variables are missing and where the connection string is found. */
+enum status config_need_database(const struct config *cfg, struct err *err) CHECKED;
+
 /* docs/config.md, from the table. */
 void config_write_markdown(FILE *out);
 
