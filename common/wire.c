@@ -766,7 +766,7 @@ enum status records_decode(const struct records **out, struct arena *a, struct t
 
 /* ---- acks ---- */
 
-#define ACK_FIELDS 9
+#define ACK_FIELDS 10
 void acks_encode(struct buf *out, const struct acks *acks)
 {
     msgpack_packer pk = packer(out, WIRE_ACKS, 1);
@@ -779,6 +779,7 @@ void acks_encode(struct buf *out, const struct acks *acks)
         msgpack_pack_uint32(&pk, ack->window);
         msgpack_pack_uint32(&pk, ack->seq);
         msgpack_pack_uint8(&pk, (uint8_t)ack->fate);
+        msgpack_pack_int64(&pk, ack->complete_us);
         msgpack_pack_uint32(&pk, ack->inserted);
         msgpack_pack_uint32(&pk, ack->updated);
         msgpack_pack_uint32(&pk, ack->removed);
@@ -796,6 +797,7 @@ static void get_ack(struct reader *r, struct ack *ack)
     ack->window = (uint32_t)get_int(&in, "window", 0, WIRE_WINDOWS_MAX - 1);
     ack->seq = get_u32(&in, "seq");
     ack->fate = (enum page_fate)get_int(&in, "fate", PAGE_COMMITTED, PAGE_FENCED);
+    ack->complete_us = get_time(&in, "complete");
     ack->inserted = get_u32(&in, "inserted");
     ack->updated = get_u32(&in, "updated");
     ack->removed = get_u32(&in, "removed");

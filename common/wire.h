@@ -190,6 +190,7 @@ struct ack {
     struct uuid job_id;
     uint32_t window, seq;
     enum page_fate fate;
+    int64_t complete_us; /* the page's own: how far its feed is complete with all pages up to it */
     uint32_t inserted, updated, removed, unchanged;
     struct text detail; /* why dead, at most 500 bytes; else null */
 };

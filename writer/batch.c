@@ -1,0 +1,685 @@
+#include "writer/batch.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "writer/copy.h"
+
+/* ---- the rows of one transaction, found by their primary key ---- */
+
+enum row_state { ROW_NEW, ROW_SAME, ROW_CHANGED, ROW_GONE };
+
+struct row {
+    struct row *next; /* in its slot */
+    int64_t account_id;
+    int64_t bucket_us;
+    const uint8_t *row_key;
+    const struct record *record; /* NULL: only the table has it */
+    struct batch_page *page;
+    enum row_state state;
+};
+
+struct work {
+    struct arena *a;
+    struct pg *pg;
+    struct batch_page *pages; /* sorted views of them: */
+    size_t n_pages;
+    struct batch_page **by_feed; /* the live ones, by account and feed */
+    size_t n_live;
+    struct row **slots;
+    size_t n_slots;   /* a power of two */
+    struct row *rows; /* one for each record, in the order of the pages */
+    size_t n_rows;
+    struct row **gone;
+    size_t n_gone, cap_gone;
+    int64_t now_us; /* the database's */
+};
+
+static size_t slot_of(const struct work *w, int64_t account_id, int64_t bucket_us,
+                      const uint8_t key[16])
+{
+    uint64_t h;
+
+    memcpy(&h, key, sizeof(h)); /* a digest already */
+    h ^= (uint64_t)account_id * UINT64_C(0x9e3779b97f4a7c15) ^ (uint64_t)bucket_us;
+    return (h ^ h >> 32) & (w->n_slots - 1);
+}
+
+static struct row *row_find(const struct work *w, int64_t account_id, int64_t bucket_us,
+                            const uint8_t key[16])
+{
+    for (struct row *r = w->slots[slot_of(w, account_id, bucket_us, key)]; r; r = r->next)
+        if (r->account_id == account_id && r->bucket_us == bucket_us &&
+            memcmp(r->row_key, key, 16) == 0)
+            return r;
+    return NULL;
+}
+
+static void row_link(struct work *w, struct row *r)
+{
+    struct row **slot = &w->slots[slot_of(w, r->account_id, r->bucket_us, r->row_key)];
+
+    r->next = *slot;
+    *slot = r;
+}
+
+/* ---- partitions ---- */
+
+static bool month_known(const struct months *m, int64_t t_us, uint16_t **word, uint16_t *bit)
+{
+    time_t s = (time_t)(time_floor_us(t_us, 1) / US_PER_S);
+    struct tm tm;
+
+    (void)gmtime_r(&s, &tm);
+    if (tm.tm_year < 70 || tm.tm_year >= 270)
+        return false;
+    *word = (uint16_t *)(uintptr_t)&m->month_bits[tm.tm_year - 70];
+    *bit = (uint16_t)(1u << tm.tm_mon);
+    return **word & *bit;
+}
+
+static enum status month_ensure(struct months *m, struct pg *pg, int64_t t_us, struct err *err)
+{
+    uint16_t *word = NULL, bit = 0;
+    struct pg_params p = {0};
+    char text[TIME_TEXT_MAX];
+
+    if (month_known(m, t_us, &word, &bit))
+        return ST_OK;
+    TRY(pg_begin(pg, err));
+    pg_param_text(&p, time_format(text, t_us));
+    TRY(pg_query(pg, NULL, NULL, "SELECT usage_metrics_ensure_month($1::timestamptz)", &p, false,
+                 err));
+    TRY(pg_commit(pg, err));
+    if (word)
+        *word |= bit;
+    return ST_OK;
+}
+
+enum status months_ahead(struct months *m, struct pg *pg, struct err *err)
+{
+    int64_t now = clock_utc_us();
+
+    for (int i = 0; i <= 3; i++)
+        TRY(month_ensure(m, pg, now + i * 30 * US_PER_DAY, err));
+    return ST_OK;
+}
+
+static enum status months_of_batch(struct months *m, struct pg *pg, const struct batch_page *pages,
+                                   size_t n, struct err *err)
+{
+    for (size_t i = 0; i < n; i++) {
+        const struct record_page *p = pages[i].page;
+        uint16_t *word, bit;
+        for (size_t k = 0; k < p->n_records; k++)
+            if (!month_known(m, p->records[k].bucket_start_us, &word, &bit))
+                TRY(month_ensure(m, pg, p->records[k].bucket_start_us, err));
+    }
+    return ST_OK;
+}
+
+/* ---- fence ---- */
+
+static int compare_ids(const void *a, const void *b)
+{
+    const int64_t *x = a, *y = b;
+
+    return (*x > *y) - (*x < *y);
+}
+
+static int compare_pages(const void *a, const void *b)
+{
+    const struct batch_page *x = *(struct batch_page *const *)a,
+                            *y = *(struct batch_page *const *)b;
+    struct text fx = x->page->asked.feed, fy = y->page->asked.feed;
+    int c;
+
+    if (x->origin->account_id != y->origin->account_id)
+        return x->origin->account_id < y->origin->account_id ? -1 : 1;
+    c = memcmp(fx.at, fy.at, fx.len < fy.len ? fx.len : fy.len);
+    return c ? c : (fx.len > fy.len) - (fx.len < fy.len);
+}
+
+/* Locks the accounts in the order of their ids and reads their lease's epoch: a claim can not slip
+ * in between this check and the COMMIT. */
+static enum status fence(struct work *w, struct err *err)
+{
+    int64_t *ids = ARENA_ARRAY(w->a, w->n_pages, int64_t);
+    struct pg_array array;
+    struct pg_params p = {0};
+    PGresult *r;
+    int at = 0;
+
+    for (size_t i = 0; i < w->n_pages; i++)
+        ids[i] = w->pages[i].origin->account_id;
+    qsort(ids, w->n_pages, sizeof(*ids), compare_ids);
+    pg_array_open(&array, w->a);
+    for (size_t i = 0; i < w->n_pages; i++)
+        if (i == 0 || ids[i] != ids[i - 1])
+            pg_array_int(&array, ids[i]);
+    pg_param_text(&p, pg_array_close(&array));
+    TRY(pg_query(
+        w->pg, &r, w->a,
+        "SELECT account_id, lease_epoch, " PG_US(
+            "now()") " FROM accounts "
+                     "WHERE account_id = ANY ($1::bigint[]) ORDER BY account_id FOR NO KEY UPDATE",
+        &p, false, err));
+    w->by_feed = ARENA_ARRAY(w->a, w->n_pages, struct batch_page *);
+    for (size_t i = 0; i < w->n_pages; i++) {
+        struct batch_page *bp = &w->pages[i];
+        bp->fate = PAGE_FENCED; /* also when the account is gone */
+        bp->inserted = bp->updated = bp->removed = bp->unchanged = 0;
+        w->by_feed[i] = bp;
+    }
+    qsort(w->by_feed, w->n_pages, sizeof(struct batch_page *), compare_pages);
+    w->n_live = 0;
+    for (size_t i = 0; i < w->n_pages; i++) {
+        struct batch_page *bp = w->by_feed[i];
+        while (at < PQntuples(r) && pg_int(r, at, 0) < bp->origin->account_id)
+            at++;
+        if (at == PQntuples(r) || pg_int(r, at, 0) != bp->origin->account_id ||
+            pg_int(r, at, 1) != bp->origin->epoch)
+            continue;
+        bp->fate = bp->refused || bp->page->dead.reason.at || bp->page->n_bad_rows ? PAGE_DEAD
+                                                                                   : PAGE_COMMITTED;
+        w->by_feed[w->n_live++] = bp;
+    }
+    if (PQntuples(r) > 0)
+        w->now_us = pg_int(r, 0, 2);
+    return ST_OK;
+}
+
+/* ---- collect and probe ---- */
+
+static void collect(struct work *w)
+{
+    size_t total = 0;
+
+    for (size_t i = 0; i < w->n_live; i++)
+        total += w->by_feed[i]->refused ? 0 : w->by_feed[i]->page->n_records;
+    for (w->n_slots = 64; w->n_slots < 2 * total; w->n_slots *= 2)
+        ;
+    w->slots = ARENA_ARRAY(w->a, w->n_slots, struct row *);
+    w->rows = ARENA_ARRAY(w->a, total, struct row);
+    for (size_t i = 0; i < w->n_live; i++) {
+        struct batch_page *bp = w->by_feed[i];
+        for (size_t k = 0; !bp->refused && k < bp->page->n_records; k++) {
+            const struct record *rec = &bp->page->records[k];
+            struct row *row =
+                row_find(w, bp->origin->account_id, rec->bucket_start_us, rec->row_key);
+            if (row) { /* one bucket on two pages: the later observation */
+                row->record = rec;
+                row->page = bp;
+                continue;
+            }
+            row = &w->rows[w->n_rows++];
+            *row = (struct row){.account_id = bp->origin->account_id,
+                                .bucket_us = rec->bucket_start_us,
+                                .row_key = rec->row_key,
+                                .record = rec,
+                                .page = bp};
+            row_link(w, row);
+        }
+    }
+}
+
+/* The live page whose buckets a row of the table lies in, or NULL. */
+static struct batch_page *covering(const struct work *w, int64_t account_id, struct text feed,
+                                   int64_t bucket_us)
+{
+    const struct origin origin = {.account_id = account_id};
+    const struct record_page page = {.asked = {.feed = feed}};
+    const struct batch_page key = {.origin = &origin, .page = &page};
+    const struct batch_page *key_at = &key;
+    size_t low = 0, high = w->n_live;
+
+    while (low < high) {
+        size_t mid = (low + high) / 2;
+        if (compare_pages(&w->by_feed[mid], &key_at) < 0)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    for (; low < w->n_live && compare_pages(&w->by_feed[low], &key_at) == 0; low++) {
+        const struct record_page *p = w->by_feed[low]->page;
+        for (size_t i = 0; !w->by_feed[low]->refused && i < p->n_spans; i++)
+            if (bucket_us >= p->spans[i].from_us && bucket_us < p->spans[i].to_us)
+                return w->by_feed[low];
+    }
+    return NULL;
+}
+
+static int64_t read_be64(const char *at)
+{
+    uint64_t v = 0;
+
+    for (int i = 0; i < 8; i++)
+        v = v << 8 | (uint8_t)at[i];
+    return (int64_t)v;
+}
+
+/* One row of the table, inside some page's buckets. */
+static void meet(struct work *w, const PGresult *r, int i)
+{
+    int64_t account_id = read_be64(PQgetvalue(r, i, 0));
+    int64_t bucket_us = read_be64(PQgetvalue(r, i, 1)) + PG_EPOCH_US;
+    const uint8_t *key = (const uint8_t *)PQgetvalue(r, i, 3);
+    struct row *row = row_find(w, account_id, bucket_us, key);
+    struct batch_page *bp;
+
+    if (row) {
+        if (row->record)
+            row->state =
+                row->record->row_hash == read_be64(PQgetvalue(r, i, 4)) ? ROW_SAME : ROW_CHANGED;
+        return;
+    }
+    bp = covering(w, account_id, pg_text(r, i, 2), bucket_us);
+    if (!bp)
+        return;
+    row = ARENA_NEW(w->a, struct row);
+    *row = (struct row){.account_id = account_id,
+                        .bucket_us = bucket_us,
+                        .row_key = key,
+                        .page = bp,
+                        .state = ROW_GONE};
+    row_link(w, row); /* two ranges may both show it */
+    if (w->n_gone == w->cap_gone) {
+        struct row **old = w->gone;
+        w->cap_gone = w->cap_gone ? 2 * w->cap_gone : 64;
+        w->gone = ARENA_ARRAY(w->a, w->cap_gone, struct row *);
+        if (w->n_gone)
+            memcpy(w->gone, old, w->n_gone * sizeof(*old));
+    }
+    w->gone[w->n_gone++] = row;
+}
+
+static bool span_asked_before(const struct work *w, size_t page, size_t span)
+{
+    const struct span *s = &w->by_feed[page]->page->spans[span];
+
+    for (size_t i = page; i-- > 0;) {
+        const struct batch_page *bp = w->by_feed[i];
+        if (bp->origin->account_id != w->by_feed[page]->origin->account_id)
+            return false;
+        for (size_t k = 0; !bp->refused && k < bp->page->n_spans; k++)
+            if (bp->page->spans[k].from_us == s->from_us && bp->page->spans[k].to_us == s->to_us)
+                return true;
+    }
+    return false;
+}
+
+/* Feeds of one account are mostly read over the same span, so each span is asked for once. */
+static enum status probe(struct work *w, struct err *err)
+{
+    struct pg_array accounts, froms, tos;
+    struct pg_params p = {0};
+    PGresult *r;
+
+    pg_array_open(&accounts, w->a);
+    pg_array_open(&froms, w->a);
+    pg_array_open(&tos, w->a);
+    for (size_t i = 0; i < w->n_live; i++) {
+        const struct batch_page *bp = w->by_feed[i];
+        for (size_t k = 0; !bp->refused && k < bp->page->n_spans; k++) {
+            if (span_asked_before(w, i, k))
+                continue;
+            pg_array_int(&accounts, bp->origin->account_id);
+            pg_array_time(&froms, bp->page->spans[k].from_us);
+            pg_array_time(&tos, bp->page->spans[k].to_us);
+        }
+    }
+    if (!accounts.any)
+        return ST_OK;
+    pg_param_text(&p, pg_array_close(&accounts));
+    pg_param_text(&p, pg_array_close(&froms));
+    pg_param_text(&p, pg_array_close(&tos));
+    TRY(pg_query(
+        w->pg, &r, w->a,
+        "SELECT m.account_id, m.bucket_start, m.feed, m.row_key, m.row_hash "
+        "FROM unnest($1::bigint[], $2::timestamptz[], $3::timestamptz[]) AS s (account_id, f, t) "
+        "JOIN usage_metrics m ON m.account_id = s.account_id AND m.bucket_start >= s.f AND "
+        "m.bucket_start < s.t",
+        &p, true, err));
+    for (int i = 0; i < PQntuples(r); i++)
+        meet(w, r, i);
+    return ST_OK;
+}
+
+/* ---- replace ---- */
+
+static void param_array(struct pg_params *p, struct pg_array *array)
+{
+    pg_param_text(p, pg_array_close(array));
+}
+
+static const char *key_text(struct arena *a, const uint8_t key[16])
+{
+    struct uuid u;
+    char *out = arena_alloc(a, 37, 1);
+
+    memcpy(u.at, key, 16);
+    return uuid_format(out, &u);
+}
+
+struct key_arrays {
+    struct pg_array account_ids, buckets, row_keys;
+};
+
+static void keys_open(struct key_arrays *k, struct arena *a)
+{
+    pg_array_open(&k->account_ids, a);
+    pg_array_open(&k->buckets, a);
+    pg_array_open(&k->row_keys, a);
+}
+
+static void keys_add(struct key_arrays *k, struct arena *a, const struct row *row)
+{
+    pg_array_int(&k->account_ids, row->account_id);
+    pg_array_time(&k->buckets, row->bucket_us);
+    pg_array_text(&k->row_keys, text_of(key_text(a, row->row_key)));
+}
+
+static void keys_param(struct pg_params *p, struct key_arrays *k)
+{
+    param_array(p, &k->account_ids);
+    param_array(p, &k->buckets);
+    param_array(p, &k->row_keys);
+}
+
+static enum status delete_gone(struct work *w, struct err *err)
+{
+    struct key_arrays keys;
+    struct pg_params p = {0};
+
+    if (w->n_gone == 0)
+        return ST_OK;
+    keys_open(&keys, w->a);
+    for (size_t i = 0; i < w->n_gone; i++) {
+        keys_add(&keys, w->a, w->gone[i]);
+        w->gone[i]->page->removed++;
+    }
+    keys_param(&p, &keys);
+    return pg_query(w->pg, NULL, NULL,
+                    "DELETE FROM usage_metrics m "
+                    "USING unnest($1::bigint[], $2::timestamptz[], $3::uuid[]) AS k (a, b, r) "
+                    "WHERE m.account_id = k.a AND m.bucket_start = k.b AND m.row_key = k.r",
+                    &p, false, err);
+}
+
+static const char update_sql[] =
+    "UPDATE usage_metrics m SET row_hash = k.h, input_tokens = k.c0, cached_input_tokens = k.c1, "
+    "cache_write_tokens = k.c2, input_audio_tokens = k.c3, output_audio_tokens = k.c4, "
+    "output_tokens = k.c5, num_requests = k.c6, quantity = k.q, quantity_unit = k.u, "
+    "cost_amount = k.m, currency = k.y, extra = k.e, changed_at = now(), job_id = k.j "
+    "FROM unnest($1::bigint[], $2::timestamptz[], $3::uuid[], $4::bigint[], $5::bigint[], "
+    "$6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], "
+    "$12::numeric[], $13::text[], $14::numeric[], $15::text[], $16::jsonb[], $17::uuid[]) "
+    "AS k (a, b, r, h, c0, c1, c2, c3, c4, c5, c6, q, u, m, y, e, j) "
+    "WHERE m.account_id = k.a AND m.bucket_start = k.b AND m.row_key = k.r";
+
+static enum status update_changed(struct work *w, struct err *err)
+{
+    struct key_arrays keys;
+    struct pg_array hashes, counts[N_RECORD_COUNTS], measures[N_RECORD_TEXTS], jobs;
+    struct pg_params p = {0};
+
+    keys_open(&keys, w->a);
+    pg_array_open(&hashes, w->a);
+    pg_array_open(&jobs, w->a);
+    for (size_t c = 0; c < N_RECORD_COUNTS; c++)
+        pg_array_open(&counts[c], w->a);
+    for (size_t t = N_RECORD_DIMENSIONS; t < N_RECORD_TEXTS; t++)
+        pg_array_open(&measures[t], w->a);
+    for (size_t i = 0; i < w->n_rows; i++) {
+        const struct row *row = &w->rows[i];
+        if (row->state != ROW_CHANGED)
+            continue;
+        keys_add(&keys, w->a, row);
+        pg_array_int(&hashes, row->record->row_hash);
+        for (size_t c = 0; c < N_RECORD_COUNTS; c++) {
+            if (row->record->counts[c] == COUNT_NULL)
+                pg_array_text(&counts[c], TEXT_NULL);
+            else
+                pg_array_int(&counts[c], row->record->counts[c]);
+        }
+        for (size_t t = N_RECORD_DIMENSIONS; t < N_RECORD_TEXTS; t++)
+            pg_array_text(&measures[t], row->record->texts[t]);
+        pg_array_text(&jobs, text_of(key_text(w->a, row->page->origin->job_id.at)));
+    }
+    if (!hashes.any)
+        return ST_OK;
+    keys_param(&p, &keys);
+    param_array(&p, &hashes);
+    for (size_t c = 0; c < N_RECORD_COUNTS; c++)
+        param_array(&p, &counts[c]);
+    for (size_t t = N_RECORD_DIMENSIONS; t < N_RECORD_TEXTS; t++)
+        param_array(&p, &measures[t]);
+    param_array(&p, &jobs);
+    return pg_query(w->pg, NULL, NULL, update_sql, &p, false, err);
+}
+
+static enum status copy_new(struct work *w, struct err *err)
+{
+    struct buf b = {.arena = w->a};
+    bool any = false;
+
+    copy_begin(&b);
+    for (size_t i = 0; i < w->n_rows; i++) {
+        const struct row *row = &w->rows[i];
+        if (row->state != ROW_NEW)
+            continue;
+        copy_row(&b, row->page->origin, row->page->page->asked.feed, row->record, w->now_us);
+        any = true;
+    }
+    if (!any)
+        return ST_OK;
+    copy_end(&b);
+    return pg_copy(w->pg, copy_sql, (struct text){b.at, b.len}, NULL, err);
+}
+
+static void count_rows(struct work *w)
+{
+    for (size_t i = 0; i < w->n_rows; i++) {
+        struct batch_page *bp = w->rows[i].page;
+        switch (w->rows[i].state) {
+        case ROW_NEW:
+            bp->inserted++;
+            break;
+        case ROW_CHANGED:
+            bp->updated++;
+            break;
+        case ROW_SAME:
+            bp->unchanged++;
+            break;
+        case ROW_GONE: /* counted where it is deleted */
+            break;
+        }
+    }
+}
+
+/* ---- revisions ---- */
+
+/* What happened to a bucket that had been complete, or NULL when it is no revision. */
+static const char *revision_of(const struct row *row)
+{
+    const struct window *asked = &row->page->page->asked;
+    int64_t width_us = (row->record ? row->record->bucket_seconds : asked->bucket_s) * US_PER_S;
+
+    if (row->state == ROW_SAME || row->bucket_us + width_us > asked->complete_us)
+        return NULL;
+    if (row->state == ROW_NEW && row->bucket_us < asked->complete_from_us)
+        return NULL; /* never read before */
+    return row->state == ROW_NEW ? "appeared" : row->state == ROW_CHANGED ? "changed" : "vanished";
+}
+
+struct revisions {
+    struct key_arrays keys;
+    struct pg_array changes, feeds, providers, widths, jobs;
+};
+
+static void revision_add(struct revisions *v, struct arena *a, const struct row *row)
+{
+    const char *change = revision_of(row);
+    const struct batch_page *bp = row->page;
+
+    if (!change)
+        return;
+    keys_add(&v->keys, a, row);
+    pg_array_text(&v->changes, text_of(change));
+    pg_array_text(&v->feeds, bp->page->asked.feed);
+    pg_array_text(&v->providers, bp->origin->provider);
+    pg_array_int(&v->widths, row->record ? row->record->bucket_seconds : bp->page->asked.bucket_s);
+    pg_array_text(&v->jobs, text_of(key_text(a, bp->origin->job_id.at)));
+}
+
+/* The measures of a row, without what its key says already. */
+#define ROW_JSON                                                                                   \
+    "jsonb_strip_nulls(to_jsonb(m) - '{account_id,provider,feed,bucket_start,bucket_seconds,"      \
+    "row_key,row_hash,first_seen_at,changed_at,job_id}'::text[])"
+
+/* Before the rows change: what they were. The statement that follows the change adds what they are.
+ */
+static enum status revisions_before(struct work *w, struct revisions *v, struct err *err)
+{
+    struct pg_params p = {0};
+
+    keys_open(&v->keys, w->a);
+    pg_array_open(&v->changes, w->a);
+    pg_array_open(&v->feeds, w->a);
+    pg_array_open(&v->providers, w->a);
+    pg_array_open(&v->widths, w->a);
+    pg_array_open(&v->jobs, w->a);
+    for (size_t i = 0; i < w->n_rows; i++)
+        revision_add(v, w->a, &w->rows[i]);
+    for (size_t i = 0; i < w->n_gone; i++)
+        revision_add(v, w->a, w->gone[i]);
+    if (!v->changes.any)
+        return ST_OK;
+    keys_param(&p, &v->keys);
+    param_array(&p, &v->changes);
+    param_array(&p, &v->feeds);
+    param_array(&p, &v->providers);
+    param_array(&p, &v->widths);
+    param_array(&p, &v->jobs);
+    return pg_query(
+        w->pg, NULL, NULL,
+        "INSERT INTO usage_revisions (account_id, provider, feed, bucket_start, bucket_seconds, "
+        "row_key, change, old_row, job_id) "
+        "SELECT k.a, k.p, k.f, k.b, coalesce(m.bucket_seconds, k.w), k.r, k.c, " ROW_JSON ", k.j "
+        "FROM unnest($1::bigint[], $2::timestamptz[], $3::uuid[], $4::text[], $5::text[], "
+        "$6::text[], $7::int[], $8::uuid[]) AS k (a, b, r, c, f, p, w, j) "
+        "LEFT JOIN usage_metrics m ON m.account_id = k.a AND m.bucket_start = k.b AND m.row_key = "
+        "k.r",
+        &p, false, err);
+}
+
+static enum status revisions_after(struct work *w, struct revisions *v, struct err *err)
+{
+    struct pg_params p = {0};
+
+    if (!v->changes.any)
+        return ST_OK;
+    keys_param(&p, &v->keys);
+    return pg_query(w->pg, NULL, NULL,
+                    "UPDATE usage_revisions v SET new_row = " ROW_JSON " FROM usage_metrics m, "
+                    "unnest($1::bigint[], $2::timestamptz[], $3::uuid[]) AS k (a, b, r) "
+                    "WHERE v.account_id = k.a AND v.revised_at = now() AND v.bucket_start = k.b "
+                    "AND v.row_key = k.r "
+                    "AND m.account_id = k.a AND m.bucket_start = k.b AND m.row_key = k.r",
+                    &p, false, err);
+}
+
+/* ---- dead letters ---- */
+
+static enum status dead_letter_put(struct work *w, const struct batch_page *bp,
+                                   const struct dead *dead, const char *sqlstate, struct err *err)
+{
+    const struct window *asked = &bp->page->asked;
+    struct pg_params p = {0};
+    char from[TIME_TEXT_MAX], to[TIME_TEXT_MAX];
+
+    pg_param_int(&p, w->a, bp->origin->account_id);
+    pg_param_text(&p, arena_copy(w->a, bp->origin->provider.at, bp->origin->provider.len));
+    pg_param_text(&p, arena_copy(w->a, asked->feed.at, asked->feed.len));
+    pg_param_text(&p, time_format(from, asked->from_us));
+    pg_param_text(&p, asked->to_us ? time_format(to, asked->to_us) : NULL);
+    pg_param_text(&p, arena_copy(w->a, dead->reason.at, dead->reason.len));
+    pg_param_text(&p, dead->json_path.at ? arena_copy(w->a, dead->json_path.at, dead->json_path.len)
+                                         : NULL);
+    pg_param_text(&p, sqlstate);
+    pg_param_text(&p, dead->body.at && dead->body.len
+                          ? arena_copy(w->a, dead->body.at, dead->body.len)
+                          : NULL);
+    pg_param_text(&p, key_text(w->a, bp->origin->job_id.at));
+    return pg_query(
+        w->pg, NULL, NULL,
+        "INSERT INTO dead_letters (account_id, provider, feed, window_from, window_to, "
+        "reason, json_path, sqlstate, body, job_id) VALUES ($1::bigint, $2, $3, "
+        "$4::timestamptz, $5::timestamptz, $6, $7, $8, $9, $10::uuid) "
+        "ON CONFLICT (account_id, feed, md5(reason || coalesce(json_path, ''))) "
+        "WHERE closed_at IS NULL DO UPDATE SET occurrences = dead_letters.occurrences + 1, "
+        "last_seen_at = now(), window_to = excluded.window_to, body = excluded.body, "
+        "job_id = excluded.job_id",
+        &p, false, err);
+}
+
+#define BAD_ROWS_KEPT 100 /* of one page: the rest only repeats what is wrong with the provider */
+
+static enum status dead_letters(struct work *w, struct err *err)
+{
+    for (size_t i = 0; i < w->n_live; i++) {
+        const struct batch_page *bp = w->by_feed[i];
+        if (bp->refused) {
+            const struct dead dead = {.reason = text_of(bp->refused)};
+            TRY(dead_letter_put(w, bp, &dead, bp->sqlstate, err));
+        }
+        if (bp->page->dead.reason.at)
+            TRY(dead_letter_put(w, bp, &bp->page->dead, NULL, err));
+        for (size_t k = 0; k < bp->page->n_bad_rows && k < BAD_ROWS_KEPT; k++)
+            TRY(dead_letter_put(w, bp, &bp->page->bad_rows[k], NULL, err));
+    }
+    return ST_OK;
+}
+
+/* ---- the transaction ---- */
+
+static enum status replace(struct work *w, struct err *err)
+{
+    struct revisions revisions;
+
+    TRY(pg_begin(w->pg, err));
+    TRY(fence(w, err));
+    collect(w);
+    TRY(probe(w, err));
+    TRY(revisions_before(w, &revisions, err));
+    TRY(delete_gone(w, err));
+    TRY(update_changed(w, err));
+    TRY(copy_new(w, err));
+    TRY(revisions_after(w, &revisions, err));
+    TRY(dead_letters(w, err));
+    TRY(pg_commit(w->pg, err));
+    count_rows(w);
+    return ST_OK;
+}
+
+enum status batch_commit(struct pg *pg, struct months *months, struct batch_page *pages, size_t n,
+                         struct err *err)
+{
+    struct work w = {.a = arena_new(), .pg = pg, .pages = pages, .n_pages = n};
+    enum status st = months_of_batch(months, pg, pages, n, err);
+
+    if (st == ST_OK)
+        st = replace(&w, err);
+    if (st != ST_OK) {
+        pg_rollback(pg);
+        if (strcmp(pg_sqlstate(pg), "23514") == 0)
+            *months = (struct months){{0}}; /* perhaps a partition was dropped: look again */
+    }
+    arena_free(&w.a);
+    return st;
+}

@@ -1,0 +1,358 @@
+#include "writer/writer.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/link.h"
+#include "common/log.h"
+#include "common/pg.h"
+#include "common/wire.h"
+#include "writer/batch.h"
+
+#define RETRY_FIRST_US (200 * US_PER_MS)
+#define RETRY_MAX_US   (5 * US_PER_S)
+/* Acks for a scheduler that is not connected (yet) are kept for a moment: both may just have
+ * started. */
+#define ACK_RETRY_US     (100 * US_PER_MS)
+#define ACK_PATIENCE_US  (15 * US_PER_S)
+#define ACKS_WAITING_MAX 4096
+
+struct waiting_ack {
+    struct uuid scheduler_id;
+    char *bytes;
+    size_t len;
+    int64_t give_up_us;
+};
+
+struct writer {
+    const struct config *cfg;
+    struct stage *stage;
+    struct link *records, *acks;
+    struct pg *pg;
+    struct months months;
+
+    struct arena *arena; /* of the open batch: messages, pages */
+    struct batch_page *pages;
+    size_t n_pages, cap_pages;
+    size_t rows, bytes;
+    int64_t opened_us;   /* first message taken; 0 = empty */
+    int64_t retry_at_us; /* Postgres was away: not before then; 0 = no trouble */
+    int64_t retry_wait_us;
+
+    struct waiting_ack *waiting;
+    size_t n_waiting, cap_waiting;
+    int64_t ack_retry_at_us;
+};
+
+enum status writer_open(struct writer **out, const struct config *cfg, struct err *err)
+{
+    struct writer *w = xalloc(1, sizeof(*w));
+
+    *out = w;
+    w->cfg = cfg;
+    w->arena = arena_new();
+    TRY(stage_open(&w->stage, "writer", cfg, err));
+    pg_open(&w->pg, cfg->database_url, cfg->schema, "uf-writer");
+    TRY(pg_connect(w->pg, err));
+    TRY(pg_check_schema(w->pg, err));
+    TRY(months_ahead(&w->months, w->pg, err));
+    TRY(link_open(&w->acks, stage_zmq(w->stage), LINK_ACKS_OUT, cfg, TEXT_NULL, err));
+    TRY(link_open(&w->records, stage_zmq(w->stage), LINK_RECORDS_IN, cfg, TEXT_NULL, err));
+    stage_watch(w->stage, w->records);
+    stage_watch(w->stage, w->acks); /* nothing comes from it; its peers are refreshed */
+    return ST_OK;
+}
+
+void writer_close(struct writer **w_at)
+{
+    struct writer *w = *w_at;
+
+    if (!w)
+        return;
+    link_close(&w->records);
+    link_close(&w->acks);
+    pg_close(&w->pg);
+    stage_close(&w->stage);
+    arena_free(&w->arena);
+    for (size_t i = 0; i < w->n_waiting; i++)
+        free(w->waiting[i].bytes);
+    free(w->waiting);
+    free(w->pages);
+    free(w);
+    *w_at = NULL;
+}
+
+struct stage *writer_stage(const struct writer *w)
+{
+    return w->stage;
+}
+
+int64_t writer_deadline_us(const struct writer *w)
+{
+    int64_t due = INT64_MAX;
+
+    if (w->n_pages > 0)
+        due = w->retry_at_us ? w->retry_at_us : w->opened_us + w->cfg->batch_ms * US_PER_MS;
+    if (w->n_waiting > 0 && w->ack_retry_at_us < due)
+        due = w->ack_retry_at_us;
+    return due;
+}
+
+/* ---- acknowledging ---- */
+
+static enum status ack_send(struct writer *w, const struct uuid *to, struct text bytes,
+                            struct err *err)
+{
+    const struct text frames[] = {{(const char *)to->at, sizeof(to->at)}, bytes};
+
+    return link_send(w->acks, 0, frames, 2, err);
+}
+
+static void ack_wait(struct writer *w, const struct uuid *to, struct text bytes)
+{
+    struct waiting_ack *wa;
+
+    if (w->n_waiting == ACKS_WAITING_MAX)
+        return; /* its lease runs out and the pages are read again */
+    if (w->n_waiting == w->cap_waiting) {
+        w->cap_waiting = w->cap_waiting ? 2 * w->cap_waiting : 16;
+        w->waiting = xrealloc(w->waiting, w->cap_waiting, sizeof(*w->waiting));
+    }
+    if (w->n_waiting == 0)
+        w->ack_retry_at_us = clock_mono_us() + ACK_RETRY_US;
+    wa = &w->waiting[w->n_waiting++];
+    *wa = (struct waiting_ack){.scheduler_id = *to,
+                               .bytes = xalloc(bytes.len, 1),
+                               .len = bytes.len,
+                               .give_up_us = clock_mono_us() + ACK_PATIENCE_US};
+    memcpy(wa->bytes, bytes.at, bytes.len);
+}
+
+static void acks_retry(struct writer *w)
+{
+    int64_t now = clock_mono_us();
+    size_t kept = 0;
+    struct err err;
+
+    if (w->n_waiting == 0 || now < w->ack_retry_at_us)
+        return;
+    for (size_t i = 0; i < w->n_waiting; i++) {
+        struct waiting_ack *wa = &w->waiting[i];
+        enum status st = ack_send(w, &wa->scheduler_id, (struct text){wa->bytes, wa->len}, &err);
+        if (st != ST_OK && now < wa->give_up_us && !stage_stopping()) {
+            w->waiting[kept++] = *wa;
+            continue;
+        }
+        if (st != ST_OK)
+            LOG(WARN, "ack.dropped", KV("error", err.text));
+        free(wa->bytes);
+    }
+    w->n_waiting = kept;
+    w->ack_retry_at_us = now + ACK_RETRY_US;
+}
+
+/* One message for each scheduler that issued some of the pages. */
+static void acknowledge(struct writer *w, const struct batch_page *pages, size_t n)
+{
+    struct arena *a = arena_new();
+    bool *said = ARENA_ARRAY(a, n, bool);
+    struct ack *acks = ARENA_ARRAY(a, n, struct ack);
+    struct err err;
+
+    for (size_t i = 0; i < n; i++) {
+        const struct uuid *to = &pages[i].origin->scheduler_id;
+        struct acks message = {.acks = acks};
+        struct buf b = {.arena = a};
+        for (size_t k = i; k < n; k++) {
+            const struct batch_page *bp = &pages[k];
+            struct text why = bp->refused                ? text_of(bp->refused)
+                              : bp->page->dead.reason.at ? bp->page->dead.reason
+                              : bp->page->n_bad_rows     ? bp->page->bad_rows[0].reason
+                                                         : TEXT_NULL;
+            if (said[k] || !uuid_eq(to, &bp->origin->scheduler_id))
+                continue;
+            said[k] = true;
+            if (why.len > 500)
+                why.len = 500;
+            acks[message.n_acks++] = (struct ack){.job_id = bp->origin->job_id,
+                                                  .window = bp->page->window,
+                                                  .seq = bp->page->seq,
+                                                  .fate = bp->fate,
+                                                  .complete_us = bp->page->complete_us,
+                                                  .inserted = bp->inserted,
+                                                  .updated = bp->updated,
+                                                  .removed = bp->removed,
+                                                  .unchanged = bp->unchanged,
+                                                  .detail = why};
+        }
+        if (message.n_acks == 0)
+            continue;
+        acks_encode(&b, &message);
+        if (ack_send(w, to, (struct text){b.at, b.len}, &err) != ST_OK)
+            ack_wait(w, to, (struct text){b.at, b.len});
+    }
+    arena_free(&a);
+}
+
+/* ---- committing ---- */
+
+static void log_commit(const struct batch_page *pages, size_t n, int64_t began_us)
+{
+    int64_t inserted = 0, updated = 0, removed = 0, unchanged = 0, fenced = 0, dead = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        inserted += pages[i].inserted;
+        updated += pages[i].updated;
+        removed += pages[i].removed;
+        unchanged += pages[i].unchanged;
+        fenced += pages[i].fate == PAGE_FENCED;
+        dead += pages[i].fate == PAGE_DEAD;
+    }
+    LOG(INFO, "batch.commit", KV("pages", (int64_t)n), KV("inserted", inserted),
+        KV("updated", updated), KV("removed", removed), KV("unchanged", unchanged),
+        KV("fenced", fenced), KV("dead", dead), KV("us", clock_mono_us() - began_us));
+}
+
+/* Commits pages[0..n), halving until a row that Postgres refuses is alone with its page, which then
+ * goes in as a dead letter: about 2 log2(n) more tries for each such page. */
+static enum status commit_halving(struct writer *w, struct batch_page *pages, size_t n,
+                                  struct err *err)
+{
+    int64_t began = clock_mono_us();
+    enum status st = batch_commit(w->pg, &w->months, pages, n, err);
+
+    if (st == ST_OK) {
+        log_commit(pages, n, began);
+        acknowledge(w, pages, n);
+        return ST_OK;
+    }
+    if (st != ST_REJECT)
+        return st;
+    if (n > 1) {
+        TRY(commit_halving(w, pages, n / 2, err));
+        return commit_halving(w, pages + n / 2, n - n / 2, err);
+    }
+    if (pages->refused)
+        return err_set(err, ST_FATAL, "Postgres refuses even the dead letter of a page: %s",
+                       pg_sqlstate(w->pg));
+    LOG(WARN, "page.refused", KV("account", pages->origin->account_id),
+        KV("feed", pages->page->asked.feed), KV("error", err->text));
+    pages->refused = arena_copy(w->arena, err->text, strlen(err->text));
+    memcpy(pages->sqlstate, pg_sqlstate(w->pg), sizeof(pages->sqlstate));
+    return commit_halving(w, pages, 1, err);
+}
+
+static void batch_clear(struct writer *w)
+{
+    w->n_pages = w->rows = w->bytes = 0;
+    w->opened_us = w->retry_at_us = w->retry_wait_us = 0;
+    arena_reset(w->arena);
+    stage_watch_pause(w->stage, w->records, false);
+}
+
+static enum status commit(struct writer *w, struct err *err)
+{
+    enum status st = commit_halving(w, w->pages, w->n_pages, err);
+
+    if (st == ST_RETRY) {
+        /* The whole batch again: what was committed meets itself and changes nothing. */
+        w->retry_wait_us = w->retry_wait_us ? w->retry_wait_us * 2 : RETRY_FIRST_US;
+        if (w->retry_wait_us > RETRY_MAX_US)
+            w->retry_wait_us = RETRY_MAX_US;
+        w->retry_at_us = clock_mono_us() + w->retry_wait_us;
+        stage_watch_pause(w->stage, w->records, true);
+        LOG(WARN, "commit.retry", KV("error", err->text), KV("pages", (int64_t)w->n_pages),
+            KV("wait_ms", w->retry_wait_us / US_PER_MS));
+        return ST_OK;
+    }
+    if (st == ST_OK)
+        batch_clear(w);
+    return st;
+}
+
+enum status writer_commit_if_due(struct writer *w, struct err *err)
+{
+    acks_retry(w);
+    if (w->n_pages == 0)
+        return ST_OK;
+    if (w->retry_at_us)
+        return clock_mono_us() >= w->retry_at_us ? commit(w, err) : ST_OK;
+    if (w->rows < (size_t)w->cfg->batch_rows && w->bytes < (size_t)w->cfg->batch_bytes &&
+        clock_mono_us() < w->opened_us + w->cfg->batch_ms * US_PER_MS)
+        return ST_OK;
+    return commit(w, err);
+}
+
+enum status writer_finish(struct writer *w, struct err *err)
+{
+    pg_wait_limit(w->pg, STAGE_STOP_MAX_US / 2);
+    if (w->n_pages > 0)
+        TRY(commit(w, err));
+    if (w->n_pages > 0) /* Postgres is away; the leases bring these pages back */
+        LOG(WARN, "batch.left", KV("pages", (int64_t)w->n_pages));
+    acks_retry(w);
+    return ST_OK;
+}
+
+/* ---- taking ---- */
+
+static void message_end(void *arg)
+{
+    (void)zmq_msg_close(arg);
+}
+
+static void batch_add(struct writer *w, const struct records *records, size_t bytes)
+{
+    if (w->n_pages == 0)
+        w->opened_us = clock_mono_us();
+    while (w->n_pages + records->n_pages > w->cap_pages) {
+        w->cap_pages = w->cap_pages ? 2 * w->cap_pages : 256;
+        w->pages = xrealloc(w->pages, w->cap_pages, sizeof(*w->pages));
+    }
+    for (size_t i = 0; i < records->n_pages; i++) {
+        w->pages[w->n_pages++] =
+            (struct batch_page){.origin = &records->origin, .page = &records->pages[i]};
+        w->rows += records->pages[i].n_records;
+    }
+    w->bytes += bytes;
+}
+
+/* The message's bytes move into the batch's arena, since its records point into them. */
+static enum status take_message(struct writer *w, struct msg *m, struct err *err)
+{
+    zmq_msg_t *kept = ARENA_NEW(w->arena, zmq_msg_t);
+    const struct records *records = NULL;
+    struct text bytes;
+
+    if (m->n != 1)
+        return err_set(err, ST_REJECT, "records: %zu frames, but one was expected", m->n);
+    (void)zmq_msg_init(kept);
+    (void)zmq_msg_move(kept, &m->frames[0]);
+    arena_defer(w->arena, message_end, kept);
+    bytes = (struct text){zmq_msg_data(kept), zmq_msg_size(kept)};
+    TRY(records_decode(&records, w->arena, bytes, err));
+    batch_add(w, records, bytes.len);
+    return ST_OK;
+}
+
+enum status writer_take(struct writer *w, struct err *err)
+{
+    struct msg m;
+
+    while (!w->retry_at_us && w->rows < (size_t)w->cfg->batch_rows &&
+           w->bytes < (size_t)w->cfg->batch_bytes) {
+        enum status st = link_recv(w->records, 0, &m, err);
+        if (st == ST_RETRY)
+            return ST_OK; /* the link is empty */
+        if (st == ST_OK)
+            st = take_message(w, &m, err);
+        msg_clear(&m);
+        if (st == ST_REJECT)
+            LOG(WARN, "message.refused", KV("error", err->text));
+        else if (st != ST_OK)
+            return st;
+    }
+    return ST_OK;
+}
