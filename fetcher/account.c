@@ -1,0 +1,471 @@
+#include "fetcher/account.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <xxhash.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "fetcher/progress.h"
+
+#define DETAIL_MAX       500 /* bytes (wire.h) */
+#define RESERVE_MIN_US   (10 * US_PER_S)
+#define CLOCK_SKEW_MAX_S 60
+
+struct account {
+    struct arena *life; /* the job and what is said of its windows */
+    const struct job *job;
+    const struct provider *provider;
+    const char *base_url;
+    struct secret key;
+    uint64_t credential; /* digest of provider and key */
+    uint64_t random;
+    int64_t ask_until_us; /* after that the lease is too short to bring pages home */
+
+    struct window_end *ends;
+    size_t at; /* the window that is being read; n_windows: all have ended */
+    const struct feed *feed;
+    struct ask how;
+    struct text cursor; /* malloc'ed; null for the first page */
+    struct progress progress;
+    uint32_t tries; /* failed ones, of this page */
+    bool weary;     /* a window ended on trouble that may pass: the next ones get one try each,
+                       until something answers */
+    bool asking;
+    bool stopping;
+    int64_t wake_us;
+
+    struct page pages[ACCOUNT_BUNDLE_PAGES];
+    size_t n_pages;
+    size_t pages_bytes;
+};
+
+/* Why a page did not come. */
+struct trouble {
+    enum ending ending;
+    bool again; /* worth another try */
+    struct retry_advice advice;
+    const char *detail;
+};
+
+/* ---- windows ---- */
+
+static bool has_ended(const struct account *a)
+{
+    return a->at == a->job->n_windows;
+}
+
+static const struct window *window_now(const struct account *a)
+{
+    return &a->job->windows[a->at];
+}
+
+static void cursor_set(struct account *a, struct text cursor)
+{
+    char *copy = NULL;
+
+    if (cursor.at) {
+        copy = xalloc(cursor.len + 1, 1);
+        memcpy(copy, cursor.at, cursor.len);
+    }
+    free((void *)(uintptr_t)a->cursor.at);
+    a->cursor = (struct text){copy, cursor.len};
+}
+
+/* A detail travels to people's screens: without the key, and not cut within a character. */
+static struct text detail_keep(struct account *a, const char *detail)
+{
+    struct text t = redact(a->life, text_of(detail), &a->key);
+
+    if (t.len > DETAIL_MAX) {
+        t.len = DETAIL_MAX;
+        while (t.len > 0 && ((unsigned char)t.at[t.len] & 0xc0) == 0x80)
+            t.len--;
+    }
+    return t;
+}
+
+/* Opens the next window that can be asked for; with none left the key is not needed any more. */
+static void windows_go_on(struct account *a)
+{
+    for (; !has_ended(a); a->at++) {
+        a->feed = feed_find(a->provider, window_now(a)->feed);
+        if (a->feed)
+            break;
+        a->ends[a->at].ending = END_BAD_WINDOW;
+        a->ends[a->at].detail = text_of(
+            arena_printf(a->life, "this version knows no feed \"%.*s\" of %s; update the fetcher",
+                         (int)window_now(a)->feed.len, window_now(a)->feed.at, a->provider->name));
+    }
+    cursor_set(a, TEXT_NULL);
+    a->how = (struct ask){0};
+    a->tries = 0;
+    a->wake_us = 0;
+    if (has_ended(a))
+        secret_wipe(&a->key);
+    else
+        progress_start(&a->progress, window_now(a));
+}
+
+static void window_ends(struct account *a, enum ending ending, struct text detail)
+{
+    a->ends[a->at].ending = ending;
+    a->ends[a->at].detail = detail;
+    a->ends[a->at].complete_us = a->progress.claimed_us;
+    a->at++;
+    a->progress.claimed_us = 0;
+}
+
+static void windows_end(struct account *a, enum ending ending, struct text detail)
+{
+    while (!has_ended(a))
+        window_ends(a, ending, detail);
+    windows_go_on(a);
+}
+
+/* What is wrong with the key or the host is so for every feed: asking for the others would only
+ * hammer. A missing right concerns one feed. */
+static bool concerns_all(enum ending ending)
+{
+    return ending == END_AUTH_INVALID || ending == END_WRONG_KEY_KIND || ending == END_DNS ||
+           ending == END_TLS;
+}
+
+static void trouble_settle(struct account *a, const struct trouble *t, int64_t mono_us)
+{
+    int64_t wait_us;
+
+    a->tries++;
+    if (t->again && a->tries < (a->weary ? 1 : ACCOUNT_TRIES_MAX) && !a->stopping) {
+        wait_us = backoff_ms(a->tries, &t->advice, random_next(&a->random)) * US_PER_MS;
+        if (mono_us + wait_us < a->ask_until_us) {
+            a->wake_us = mono_us + wait_us;
+            return;
+        }
+    }
+    a->weary |= t->again;
+    if (t->advice.wait_ms > 0)
+        a->ends[a->at].retry_after_s = (t->advice.wait_ms + 999) / 1000;
+    if (concerns_all(t->ending)) {
+        windows_end(a, t->ending, detail_keep(a, t->detail));
+        return;
+    }
+    window_ends(a, t->ending, detail_keep(a, t->detail));
+    windows_go_on(a);
+}
+
+/* ---- answers ---- */
+
+static void page_keep(struct account *a, struct answer *answer, const struct peek *peek)
+{
+    struct page *page = &a->pages[a->n_pages++];
+
+    *page = (struct page){
+        .window = (uint32_t)a->at,
+        .seq = a->ends[a->at].pages++,
+        .asked = *window_now(a),
+        .complete_us = a->progress.claimed_us,
+        .last = !peek->has_more,
+        .body = {answer->body, answer->body_len},
+    };
+    a->pages_bytes += answer->body_len;
+    answer->body = NULL;
+}
+
+static void take_page(struct account *a, struct answer *answer, struct arena *turn, int64_t mono_us)
+{
+    struct trouble t = {.ending = END_PROTOCOL, .again = true, .advice = {.wait_ms = -1}};
+    struct text body = {answer->body ? answer->body : "", answer->body_len};
+    struct peek peek = {0};
+    struct err err = {0};
+
+    /* A gateway's error page and half an answer come with 200, too; like a 5xx they may pass. */
+    if (a->provider->peek(&peek, turn, a->feed, window_now(a), body, &err) != ST_OK) {
+        t.detail = arena_printf(turn, "HTTP 200, but not a page of %s: %s", a->provider->name,
+                                body.len > 0 ? err.text : "the body is empty");
+        trouble_settle(a, &t, mono_us);
+        return;
+    }
+    /* What does not fit to the pages before would not fit the second time. */
+    if (progress_page(&a->progress, &peek, answer->date_s, &err) != ST_OK) {
+        t.again = false;
+        t.detail = arena_printf(turn, "%s; what is complete so far is kept, the rest stays owed",
+                                err.text);
+        trouble_settle(a, &t, mono_us);
+        return;
+    }
+    page_keep(a, answer, &peek);
+    a->tries = 0;
+    a->weary = false;
+    if (!peek.has_more) {
+        window_ends(a, END_OK, TEXT_NULL);
+        windows_go_on(a);
+    } else if (a->ends[a->at].pages >= a->job->page_cap) {
+        window_ends(a, END_PAGE_CAP, TEXT_LIT("more pages follow; the next job goes on"));
+        windows_go_on(a);
+    } else {
+        cursor_set(a, peek.cursor);
+    }
+}
+
+/* A clock that is wrong makes windows that the provider refuses, and nobody suspects it. */
+static const char *with_clock(struct arena *turn, const struct answer *answer, const char *detail)
+{
+    int64_t ahead_s = answer->utc_us / US_PER_S - answer->date_s;
+
+    if (answer->date_s < 0 || (ahead_s <= CLOCK_SKEW_MAX_S && ahead_s >= -CLOCK_SKEW_MAX_S))
+        return detail;
+    return arena_printf(
+        turn, "%s (this host's clock is %" PRId64 " s %s the provider's: set it right)", detail,
+        ahead_s < 0 ? -ahead_s : ahead_s, ahead_s < 0 ? "behind" : "before");
+}
+
+/* Whether the same window is asked for once more, in a way that the provider takes. A page token is
+ * bound to its question, so only the first page may be asked for otherwise. */
+static bool ask_otherwise(struct account *a, const struct refusal *r)
+{
+    bool *how = r->limit_refused ? &a->how.default_limit : &a->how.reduced_grouping;
+
+    if (a->cursor.at || *how || (!r->limit_refused && !r->narrow_grouping))
+        return false;
+    *how = true;
+    LOG(WARN, r->limit_refused ? "limit.refused" : "grouping.refused",
+        KV("account", a->job->account), KV("account_id", a->job->account_id),
+        KV("provider", a->job->provider), KV("feed", window_now(a)->feed),
+        KV("reason", redact(a->life, text_of(r->detail), &a->key)));
+    return true;
+}
+
+static void token_expired(struct account *a, const struct refusal *r)
+{
+    if (a->progress.claimed_us > 0)
+        window_ends(a, END_PAGE_CAP,
+                    TEXT_LIT("page token expired: going on from what is complete"));
+    else
+        window_ends(a, END_BAD_WINDOW, detail_keep(a, r->detail));
+    windows_go_on(a);
+}
+
+static void take_refusal(struct account *a, const struct answer *answer, struct arena *turn,
+                         int64_t mono_us)
+{
+    struct text body = {answer->body ? answer->body : "", answer->body_len};
+    uint32_t status = answer->http_status;
+    struct trouble t = {.advice = answer->advice};
+    struct refusal r = {0};
+
+    a->provider->refused(&r, turn, a->feed, &a->key, (long)status, body, a->cursor.at != NULL);
+    if (!r.detail)
+        r.detail = arena_printf(turn, "HTTP %" PRIu32, status);
+    if (ask_otherwise(a, &r))
+        return;
+    if (r.cursor_expired && a->cursor.at) {
+        token_expired(a, &r);
+        return;
+    }
+    t.ending = r.ending == END_OK ? END_PROTOCOL : r.ending;
+    t.detail = t.ending == END_BAD_WINDOW ? with_clock(turn, answer, r.detail) : r.detail;
+    t.again = status == 408 || status == 409 || status == 429 || status >= 500;
+    if (answer->advice.verdict == RETRY_NO)
+        t.again = false;
+    if (answer->advice.verdict == RETRY_YES && !ending_is_auth(t.ending))
+        t.again = true;
+    trouble_settle(a, &t, mono_us);
+}
+
+void account_answer(struct account *a, struct answer *answer, struct arena *turn, int64_t mono_us)
+{
+    struct window_end *end = &a->ends[a->at];
+
+    assert(a->asking);
+    a->asking = false;
+    end->requests++;
+    end->bytes += answer->body_len;
+    end->http_status = answer->http_status;
+    if (answer->http_status == 200) {
+        take_page(a, answer, turn, mono_us);
+    } else if (answer->http_status >= 300 && answer->http_status < 400) {
+        struct trouble t = {.ending = END_PROTOCOL, .advice = {.wait_ms = -1}};
+        t.detail = arena_printf(turn,
+                                "HTTP %" PRIu32 ": %s sends us elsewhere, and a key follows no "
+                                "redirect; set the account's base URL to the final address",
+                                answer->http_status, a->base_url);
+        trouble_settle(a, &t, mono_us);
+    } else if (answer->http_status != 0) {
+        take_refusal(a, answer, turn, mono_us);
+    } else {
+        struct trouble t = {answer->failure, !answer->lasting, answer->advice, answer->error};
+        trouble_settle(a, &t, mono_us);
+    }
+    free(answer->body);
+    answer->body = NULL;
+    if (a->stopping)
+        account_stop(a);
+}
+
+/* ---- driving ---- */
+
+static bool is_full(const struct account *a)
+{
+    return a->n_pages == ACCOUNT_BUNDLE_PAGES || a->pages_bytes >= ACCOUNT_BUNDLE_BYTES;
+}
+
+enum account_want account_next(struct account *a, int64_t mono_us)
+{
+    if (!has_ended(a) && !a->asking && mono_us >= a->ask_until_us)
+        windows_end(a, END_DEADLINE, TEXT_LIT("the lease ran short; the next job goes on"));
+    /* A wait is a good moment to hand on what is there: it may be long. */
+    if (a->n_pages > 0 && (has_ended(a) || is_full(a) || a->wake_us > mono_us))
+        return WANT_SEND;
+    if (has_ended(a))
+        return WANT_NOTHING;
+    if (a->asking)
+        return WANT_ANSWER;
+    return a->wake_us > mono_us ? WANT_TIME : WANT_ASK;
+}
+
+int64_t account_wake_us(const struct account *a)
+{
+    return a->wake_us;
+}
+
+enum status account_ask(struct account *a, struct request *out, struct arena *turn, struct err *err)
+{
+    enum status st;
+
+    assert(!a->asking && !has_ended(a));
+    *out = (struct request){0};
+    st = a->provider->ask(out, turn, a->base_url, &a->key, a->feed, window_now(a), &a->how,
+                          a->cursor, err);
+    if (st != ST_OK) {
+        secret_wipe(&out->auth.value);
+        windows_end(a, END_PROTOCOL, detail_keep(a, err->text));
+        return err_set(err, ST_REJECT, "nothing to ask");
+    }
+    a->asking = true;
+    a->wake_us = 0;
+    return ST_OK;
+}
+
+void account_stop(struct account *a)
+{
+    a->stopping = true;
+    if (!a->asking)
+        windows_end(a, END_STOPPED,
+                    TEXT_LIT("the fetcher was asked to stop; the next job goes on"));
+}
+
+void account_abort(struct account *a)
+{
+    a->asking = false;
+    account_stop(a);
+}
+
+void account_pages(const struct account *a, struct pages *out)
+{
+    *out = (struct pages){
+        .origin = {a->job->job_id, a->job->scheduler_id, a->job->account_id, a->job->epoch,
+                   a->job->provider},
+        .pages = a->pages,
+        .n_pages = a->n_pages,
+    };
+}
+
+void account_pages_sent(struct account *a)
+{
+    a->n_pages = 0;
+    a->pages_bytes = 0;
+}
+
+void account_done(const struct account *a, struct done *out)
+{
+    *out = (struct done){a->job->job_id, a->ends, a->job->n_windows};
+}
+
+const struct job *account_job(const struct account *a)
+{
+    return a->job;
+}
+
+uint64_t account_credential(const struct account *a)
+{
+    return a->credential;
+}
+
+/* ---- life ---- */
+
+/* Why this account can not be asked for at all, or NULL. Fills the ending. */
+static const char *prepare(struct account *a, const struct account_rules *rules,
+                           enum ending *ending)
+{
+    const struct job *job = a->job;
+    const char *refused;
+    struct err err = {0};
+
+    a->provider = rules->find(job->provider);
+    *ending = END_BAD_WINDOW;
+    if (!a->provider)
+        return arena_printf(a->life, "this version knows no provider \"%.*s\"; update the fetcher",
+                            (int)job->provider.len, job->provider.at);
+    a->base_url = job->base_url.len > 0 ? arena_copy(a->life, job->base_url.at, job->base_url.len)
+                                        : a->provider->base_url;
+    *ending = END_PROTOCOL;
+    refused = base_url_refused(a->life, a->base_url, rules->allow_http);
+    if (refused)
+        return refused;
+    *ending = END_AUTH_INVALID;
+    if (secret_unseal(&a->key, rules->sealer, job->provider, job->account, job->sealed_key, &err) !=
+        ST_OK)
+        return arena_copy(a->life, err.text, strlen(err.text));
+    a->credential = XXH3_64bits_withSeed(a->key.at, a->key.len,
+                                         XXH3_64bits(job->provider.at, job->provider.len));
+    return NULL;
+}
+
+enum status account_open(struct account **out, struct text msg, const struct account_rules *rules,
+                         int64_t mono_us, struct err *err)
+{
+    struct account *a = xalloc(1, sizeof(*a));
+    struct text copy;
+    enum ending ending;
+    const char *why;
+    int64_t lease_us, reserve_us;
+
+    *out = a;
+    a->life = arena_new();
+    copy = (struct text){arena_copy(a->life, msg.at, msg.len), msg.len};
+    TRY(job_decode(&a->job, a->life, copy, err));
+    a->ends = ARENA_ARRAY(a->life, a->job->n_windows, struct window_end);
+    for (size_t i = 0; i < a->job->n_windows; i++)
+        a->ends[i].window = (uint32_t)i;
+    a->random = rules->seed;
+    lease_us = a->job->lease_ms * US_PER_MS;
+    reserve_us = lease_us / 5 > RESERVE_MIN_US ? lease_us / 5 : RESERVE_MIN_US;
+    a->ask_until_us = mono_us + lease_us - reserve_us;
+    why = prepare(a, rules, &ending);
+    if (why)
+        while (!has_ended(a))
+            window_ends(a, ending, text_of(why));
+    else
+        windows_go_on(a);
+    return ST_OK;
+}
+
+void account_close(struct account **account)
+{
+    struct account *a = *account;
+
+    if (!a)
+        return;
+    for (size_t i = 0; i < a->n_pages; i++)
+        free((void *)(uintptr_t)a->pages[i].body.at);
+    cursor_set(a, TEXT_NULL);
+    progress_close(&a->progress);
+    secret_wipe(&a->key);
+    arena_free(&a->life);
+    free(a);
+    *account = NULL;
+}

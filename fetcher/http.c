@@ -1,0 +1,642 @@
+#include "fetcher/http.h"
+
+#include <assert.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <curl/curl.h>
+#include <openssl/crypto.h>
+#include <xxhash.h>
+
+#include "common/arena.h"
+#include "common/clock.h"
+
+/* Cost per request rises with the transfers of one multi handle (limits.md, d). */
+#define TRANSFERS_PER_MULTI 128
+#define CONNECT_TIMEOUT_S   10L
+#define LOW_SPEED_BYTES     1L /* a second, averaged: less is a host that went silent */
+#define HEADERS_MAX         ((size_t)128 << 10) /* all header lines of one answer */
+#define BODY_FIRST          ((size_t)16 << 10)
+#define STREAMS_PER_CONN    100 /* what HTTP/2 servers usually allow */
+#define ORIGIN_MAX          300
+
+struct multi {
+    struct http *http;
+    CURLM *curl;
+    uv_timer_t *timer;
+    size_t n_active;
+};
+
+/* A descriptor of libcurl's that the loop watches. */
+struct watch {
+    uv_poll_t poll;
+    struct multi *multi;
+    curl_socket_t fd;
+};
+
+struct host {
+    uint64_t origin; /* digest of scheme, name and port */
+    size_t n_active;
+    bool http2;
+    struct transfer *first, *last; /* waiting for their turn */
+    struct host *next;
+};
+
+struct transfer {
+    struct http *http;
+    CURL *easy;
+    struct multi *multi; /* NULL: waiting for its host */
+    struct host *host;
+    struct transfer *next; /* in the host's line, or in the pool */
+    struct curl_slist *headers;
+    http_answered *answered;
+    void *arg;
+    char *body;
+    size_t body_len, body_cap, headers_len;
+    bool too_large, headers_too_large;
+    char error[CURL_ERROR_SIZE];
+};
+
+struct http {
+    uv_loop_t *loop;
+    struct http_limits limits;
+    CURLSH *share;
+    struct multi *multis;
+    size_t n_multis;
+    struct host *hosts;
+    size_t n_hosts;
+    struct transfer *pool;
+    struct transfer **all; /* every transfer ever made, for http_close */
+    size_t n_all, cap_all;
+};
+
+static void multi_harvest(struct multi *m);
+
+/* ---- libcurl's sockets and timer in the loop ---- */
+
+static void free_handle(uv_handle_t *handle)
+{
+    free(handle);
+}
+
+static void on_socket(uv_poll_t *poll, int status, int events)
+{
+    struct watch *w = poll->data;
+    struct multi *m = w->multi;
+    int flags = 0, running;
+
+    if (status < 0)
+        flags = CURL_CSELECT_ERR;
+    if (events & (UV_READABLE | UV_DISCONNECT))
+        flags |= CURL_CSELECT_IN;
+    if (events & UV_WRITABLE)
+        flags |= CURL_CSELECT_OUT;
+    (void)curl_multi_socket_action(m->curl, w->fd, flags, &running);
+    multi_harvest(m);
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+    struct multi *m = timer->data;
+    int running;
+
+    (void)curl_multi_socket_action(m->curl, CURL_SOCKET_TIMEOUT, 0, &running);
+    multi_harvest(m);
+}
+
+static int set_timer(CURLM *curl, long timeout_ms, void *arg)
+{
+    struct multi *m = arg;
+
+    (void)curl;
+    if (!m->timer)
+        return 0; /* closing */
+    if (timeout_ms < 0)
+        (void)uv_timer_stop(m->timer);
+    else
+        (void)uv_timer_start(m->timer, on_timer, (uint64_t)timeout_ms, 0);
+    return 0;
+}
+
+static int set_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *socket_arg)
+{
+    struct multi *m = arg;
+    struct watch *w = socket_arg;
+    int events = 0;
+
+    (void)easy;
+    if (what == CURL_POLL_REMOVE) {
+        if (w) {
+            (void)curl_multi_assign(m->curl, fd, NULL);
+            (void)uv_poll_stop(&w->poll);
+            uv_close((uv_handle_t *)&w->poll, free_handle);
+        }
+        return 0;
+    }
+    if (!w) {
+        w = xalloc(1, sizeof(*w));
+        *w = (struct watch){.multi = m, .fd = fd};
+        if (uv_poll_init_socket(m->http->loop, &w->poll, fd) < 0) {
+            free(w);
+            return -1;
+        }
+        w->poll.data = w;
+        (void)curl_multi_assign(m->curl, fd, w);
+    }
+    if (what & CURL_POLL_IN)
+        events |= UV_READABLE;
+    if (what & CURL_POLL_OUT)
+        events |= UV_WRITABLE;
+    return uv_poll_start(&w->poll, events, on_socket) < 0 ? -1 : 0;
+}
+
+/* ---- one transfer ---- */
+
+static size_t on_body(char *bytes, size_t size, size_t n, void *arg)
+{
+    struct transfer *t = arg;
+    size_t len = size * n, max = t->http->limits.max_body;
+
+    if (len > max - t->body_len) {
+        t->too_large = true;
+        return 0; /* ends the transfer: CURLE_WRITE_ERROR */
+    }
+    if (t->body_len + len > t->body_cap) {
+        size_t cap = t->body_cap ? t->body_cap : BODY_FIRST;
+        while (cap < t->body_len + len)
+            cap *= 2;
+        t->body = xrealloc(t->body, cap, 1);
+        t->body_cap = cap;
+    }
+    memcpy(t->body + t->body_len, bytes, len);
+    t->body_len += len;
+    return len;
+}
+
+static size_t on_header(char *bytes, size_t size, size_t n, void *arg)
+{
+    struct transfer *t = arg;
+
+    (void)bytes;
+    t->headers_len += size * n;
+    t->headers_too_large = t->headers_len > HEADERS_MAX;
+    return t->headers_too_large ? 0 : size * n;
+}
+
+/* What is the same for every request is set once, when the handle is made. */
+static CURLcode set_once(struct transfer *t)
+{
+    const struct http_limits *limits = &t->http->limits;
+    CURL *e = t->easy;
+    CURLcode rc = CURLE_OK;
+
+#define SET(option, value)                                                                         \
+    if (rc == CURLE_OK)                                                                            \
+    rc = curl_easy_setopt(e, option, value)
+    SET(CURLOPT_PRIVATE, t);
+    SET(CURLOPT_SHARE, t->http->share);
+    SET(CURLOPT_ERRORBUFFER, t->error);
+    SET(CURLOPT_WRITEFUNCTION, on_body);
+    SET(CURLOPT_WRITEDATA, t);
+    SET(CURLOPT_HEADERFUNCTION, on_header);
+    SET(CURLOPT_HEADERDATA, t);
+    SET(CURLOPT_NOSIGNAL, 1L);
+    SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2TLS);
+    SET(CURLOPT_PROTOCOLS_STR, "http,https");
+    SET(CURLOPT_FOLLOWLOCATION, 0L);
+    SET(CURLOPT_ACCEPT_ENCODING, "");
+    SET(CURLOPT_USERAGENT, "usage-fetcher");
+    SET(CURLOPT_SSL_VERIFYPEER, 1L);
+    SET(CURLOPT_SSL_VERIFYHOST, 2L);
+    SET(CURLOPT_CONNECTTIMEOUT, CONNECT_TIMEOUT_S);
+    SET(CURLOPT_TIMEOUT, (long)limits->timeout_s);
+    SET(CURLOPT_LOW_SPEED_LIMIT, LOW_SPEED_BYTES);
+    /* Late enough for a host that thinks long before its first byte. */
+    SET(CURLOPT_LOW_SPEED_TIME, (long)(limits->timeout_s * 3 / 4));
+    SET(CURLOPT_TCP_KEEPALIVE, 1L);
+    /* The folder of the system's certificates stays trusted beside the file. */
+    if (limits->ca_file)
+        SET(CURLOPT_CAINFO, limits->ca_file);
+#undef SET
+    return rc;
+}
+
+static struct transfer *transfer_new(struct http *h)
+{
+    struct transfer *t = h->pool;
+
+    if (t) {
+        h->pool = t->next;
+        t->next = NULL;
+        return t;
+    }
+    t = xalloc(1, sizeof(*t));
+    t->http = h;
+    t->easy = curl_easy_init();
+    if (!t->easy || set_once(t) != CURLE_OK)
+        exit(111); /* out of memory: being killed here is safe */
+    if (h->n_all == h->cap_all) {
+        h->cap_all = h->cap_all ? 2 * h->cap_all : 64;
+        h->all = xrealloc(h->all, h->cap_all, sizeof(struct transfer *));
+    }
+    h->all[h->n_all++] = t;
+    return t;
+}
+
+static void headers_wipe(struct transfer *t)
+{
+    for (struct curl_slist *s = t->headers; s; s = s->next)
+        OPENSSL_cleanse(s->data, strlen(s->data));
+    curl_slist_free_all(t->headers);
+    t->headers = NULL;
+}
+
+/* Back to the pool, without the key. */
+static void transfer_end(struct transfer *t)
+{
+    headers_wipe(t);
+    (void)curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, NULL);
+    free(t->body);
+    t->body = NULL;
+    t->body_len = t->body_cap = 0;
+    t->answered = NULL;
+    t->multi = NULL;
+    t->host = NULL;
+    t->next = t->http->pool;
+    t->http->pool = t;
+}
+
+static void header_add(struct transfer *t, const char *line)
+{
+    struct curl_slist *longer = curl_slist_append(t->headers, line);
+
+    if (!longer)
+        exit(111); /* out of memory: being killed here is safe */
+    t->headers = longer;
+}
+
+static void set_request(struct transfer *t, const struct request *request)
+{
+    size_t name_len = strlen(request->auth.name);
+    size_t line_len = name_len + 2 + request->auth.value.len;
+    char *line = xalloc(line_len + 1, 1);
+    bool tls = strncmp(request->url, "https:", 6) == 0;
+
+    for (size_t i = 0; i < sizeof(request->headers) / sizeof(request->headers[0]); i++)
+        if (request->headers[i])
+            header_add(t, request->headers[i]);
+    memcpy(line, request->auth.name, name_len);
+    memcpy(line + name_len, ": ", 2);
+    memcpy(line + name_len + 2, request->auth.value.at, request->auth.value.len);
+    header_add(t, line);
+    OPENSSL_cleanse(line, line_len);
+    free(line);
+
+    t->headers_len = 0;
+    t->too_large = t->headers_too_large = false;
+    t->error[0] = '\0';
+    if (curl_easy_setopt(t->easy, CURLOPT_URL, request->url) != CURLE_OK ||
+        curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, t->headers) != CURLE_OK)
+        exit(111); /* out of memory: being killed here is safe */
+    /* Waiting for a connection that may be shared makes sense where HTTP/2 may be offered. */
+    (void)curl_easy_setopt(t->easy, CURLOPT_PIPEWAIT, tls ? 1L : 0L);
+}
+
+/* ---- what became of it ---- */
+
+static struct text header_of(CURL *easy, const char *name)
+{
+    struct curl_header *header;
+
+    if (curl_easy_header(easy, name, 0, CURLH_HEADER, -1, &header) != CURLHE_OK)
+        return TEXT_NULL;
+    return text_of(header->value);
+}
+
+struct failure {
+    CURLcode code;
+    enum ending ending;
+    bool lasting;
+    const char *advice;
+};
+
+static const struct failure failures[] = {
+    {CURLE_COULDNT_RESOLVE_HOST, END_DNS, false, "check the host name and the name server"},
+    {CURLE_COULDNT_RESOLVE_PROXY, END_DNS, false, "the proxy's name; check the proxy variables"},
+    {CURLE_OPERATION_TIMEDOUT, END_TIMEOUT, false, "no complete answer in time"},
+    {CURLE_COULDNT_CONNECT, END_PROVIDER_ERROR, false, "not reachable"},
+    {CURLE_PEER_FAILED_VERIFICATION, END_TLS, true,
+     "the certificate is not trusted; UF_CA_FILE names further ones"},
+    {CURLE_SSL_CONNECT_ERROR, END_TLS, false, "no TLS handshake"},
+    {CURLE_SSL_CACERT_BADFILE, END_TLS, true, "a file of certificates can not be read"},
+    {CURLE_SSL_CIPHER, END_TLS, true, "no common cipher"},
+    {CURLE_SSL_INVALIDCERTSTATUS, END_TLS, true, "the certificate's status is bad"},
+    {CURLE_URL_MALFORMAT, END_PROTOCOL, true, "the base URL is malformed"},
+    {CURLE_UNSUPPORTED_PROTOCOL, END_PROTOCOL, true, "the base URL must be http or https"},
+    {CURLE_WEIRD_SERVER_REPLY, END_PROTOCOL, false, "the host does not speak HTTP"},
+    {CURLE_BAD_CONTENT_ENCODING, END_PROTOCOL, false, "the compressed body is damaged"},
+};
+
+/* Anything else is a connection that broke: cut off, reset, half a body. */
+static const struct failure broken = {CURLE_OK, END_PROVIDER_ERROR, false, "the connection broke"};
+
+static void say_failure(const struct transfer *t, CURLcode code, char text[512],
+                        struct answer *answer)
+{
+    const struct failure *f = &broken;
+
+    for (size_t i = 0; i < sizeof(failures) / sizeof(failures[0]); i++)
+        if (failures[i].code == code)
+            f = &failures[i];
+    answer->http_status = 0;
+    answer->failure = f->ending;
+    answer->lasting = f->lasting;
+    (void)snprintf(text, 512, "%s: %s", f->advice,
+                   t->error[0] ? t->error : curl_easy_strerror(code));
+    if (t->too_large) {
+        answer->failure = END_TOO_LARGE;
+        answer->lasting = true;
+        (void)snprintf(text, 512,
+                       "the answer is larger than %zu bytes after decompression (UF_MAX_BODY)",
+                       t->http->limits.max_body);
+    } else if (t->headers_too_large) {
+        answer->failure = END_PROTOCOL;
+        (void)snprintf(text, 512, "the answer's headers are larger than %zu bytes", HEADERS_MAX);
+    }
+    answer->error = text;
+}
+
+static void transfer_answer(struct transfer *t, CURLcode code)
+{
+    http_answered *answered = t->answered;
+    void *arg = t->arg;
+    struct text date = header_of(t->easy, "Date");
+    struct answer answer = {.utc_us = clock_utc_us(), .date_s = -1};
+    char error[512];
+    long status = 0;
+
+    (void)curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+    answer.http_status = status > 0 ? (uint32_t)status : 0;
+    if (date.at)
+        answer.date_s = http_date_parse(date);
+    answer.advice =
+        retry_advice_read(header_of(t->easy, "Retry-After"), header_of(t->easy, "retry-after-ms"),
+                          header_of(t->easy, "x-should-retry"), answer.utc_us);
+    if (code != CURLE_OK) {
+        say_failure(t, code, error, &answer);
+    } else {
+        /* It waits in a bundle, so what it does not need goes back. */
+        answer.body = t->body_cap > t->body_len + t->body_len / 4
+                          ? xrealloc(t->body, t->body_len + 1, 1)
+                          : t->body;
+        answer.body_len = t->body_len;
+        t->body = NULL;
+    }
+    transfer_end(t);
+    answered(arg, &answer);
+    free(answer.body);
+}
+
+/* ---- hosts: who may start ---- */
+
+static uint64_t origin_digest(const char *url)
+{
+    const char *name = strstr(url, "://");
+    size_t len = name ? (size_t)(name - url) + 3 + strcspn(name + 3, "/?#") : strlen(url);
+
+    return XXH3_64bits(url, len);
+}
+
+static struct host *host_of(struct http *h, const char *url)
+{
+    uint64_t origin = origin_digest(url);
+    struct host *host;
+
+    for (host = h->hosts; host; host = host->next)
+        if (host->origin == origin)
+            return host;
+    host = xalloc(1, sizeof(*host));
+    host->origin = origin;
+    host->next = h->hosts;
+    h->hosts = host;
+    h->n_hosts++;
+    return host;
+}
+
+/* What is known of a host is worth keeping, but not for every host that was ever asked. */
+static void hosts_trim(struct http *h)
+{
+    struct host **at = &h->hosts;
+
+    if (h->n_hosts <= ORIGIN_MAX + h->limits.in_flight)
+        return;
+    while (*at) {
+        struct host *host = *at;
+        if (host->n_active > 0 || host->first) {
+            at = &host->next;
+            continue;
+        }
+        *at = host->next;
+        free(host);
+        h->n_hosts--;
+    }
+}
+
+static bool host_has_room(const struct http *h, const struct host *host)
+{
+    size_t most = h->limits.per_host * (host->http2 ? STREAMS_PER_CONN : 1);
+
+    return host->n_active < most;
+}
+
+static void transfer_start(struct transfer *t)
+{
+    struct http *h = t->http;
+    struct multi *m = &h->multis[0];
+
+    for (size_t i = 1; i < h->n_multis; i++)
+        if (h->multis[i].n_active < m->n_active)
+            m = &h->multis[i];
+    t->multi = m;
+    m->n_active++;
+    t->host->n_active++;
+    if (curl_multi_add_handle(m->curl, t->easy) != CURLM_OK)
+        exit(111); /* out of memory: being killed here is safe */
+}
+
+static void host_go_on(struct http *h, struct host *host)
+{
+    while (host->first && host_has_room(h, host)) {
+        struct transfer *t = host->first;
+        host->first = t->next;
+        t->next = NULL;
+        transfer_start(t);
+    }
+    if (!host->first)
+        host->last = NULL;
+}
+
+static void transfer_leave(struct transfer *t)
+{
+    (void)curl_multi_remove_handle(t->multi->curl, t->easy);
+    t->multi->n_active--;
+    t->host->n_active--;
+}
+
+static void multi_harvest(struct multi *m)
+{
+    const struct CURLMsg *msg;
+    int left;
+
+    while ((msg = curl_multi_info_read(m->curl, &left))) {
+        CURLcode code = msg->data.result; /* the message dies with the handle's removal */
+        struct host *host;
+        struct transfer *t;
+        void *of;
+        long version = 0;
+
+        if (msg->msg != CURLMSG_DONE)
+            continue;
+        (void)curl_easy_getinfo(msg->easy_handle, CURLINFO_PRIVATE, &of);
+        t = of;
+        host = t->host;
+        (void)curl_easy_getinfo(t->easy, CURLINFO_HTTP_VERSION, &version);
+        if (version != 0)
+            host->http2 = version == CURL_HTTP_VERSION_2_0;
+        transfer_leave(t);
+        host_go_on(m->http, host);
+        transfer_answer(t, code);
+    }
+}
+
+struct transfer *http_get(struct http *h, const struct request *request, http_answered *answered,
+                          void *arg)
+{
+    struct transfer *t = transfer_new(h);
+
+    hosts_trim(h);
+    t->answered = answered;
+    t->arg = arg;
+    t->host = host_of(h, request->url);
+    set_request(t, request);
+    if (host_has_room(h, t->host)) {
+        transfer_start(t);
+    } else if (t->host->last) {
+        t->host->last->next = t;
+        t->host->last = t;
+    } else {
+        t->host->first = t->host->last = t;
+    }
+    return t;
+}
+
+static void line_leave(struct host *host, const struct transfer *t)
+{
+    struct transfer *before = NULL;
+
+    for (struct transfer *at = host->first; at; before = at, at = at->next) {
+        if (at != t)
+            continue;
+        if (before)
+            before->next = t->next;
+        else
+            host->first = t->next;
+        if (host->last == t)
+            host->last = before;
+        return;
+    }
+}
+
+void http_drop(struct http *h, struct transfer *t)
+{
+    struct host *host = t->host;
+
+    if (t->multi)
+        transfer_leave(t);
+    else
+        line_leave(host, t);
+    transfer_end(t);
+    host_go_on(h, host);
+}
+
+/* ---- life ---- */
+
+static enum status multi_open(struct multi *m, struct http *h, struct err *err)
+{
+    m->http = h;
+    m->curl = curl_multi_init();
+    if (!m->curl)
+        return err_set(err, ST_RETRY, "libcurl: no multi handle");
+    m->timer = xalloc(1, sizeof(*m->timer));
+    (void)uv_timer_init(h->loop, m->timer);
+    m->timer->data = m;
+    (void)curl_multi_setopt(m->curl, CURLMOPT_SOCKETFUNCTION, set_socket);
+    (void)curl_multi_setopt(m->curl, CURLMOPT_SOCKETDATA, m);
+    (void)curl_multi_setopt(m->curl, CURLMOPT_TIMERFUNCTION, set_timer);
+    (void)curl_multi_setopt(m->curl, CURLMOPT_TIMERDATA, m);
+    (void)curl_multi_setopt(m->curl, CURLMOPT_PIPELINING, CURLPIPE_MULTIPLEX);
+    (void)curl_multi_setopt(m->curl, CURLMOPT_MAXCONNECTS, (long)TRANSFERS_PER_MULTI);
+    return ST_OK;
+}
+
+enum status http_open(struct http **out, uv_loop_t *loop, const struct http_limits *limits,
+                      struct err *err)
+{
+    struct http *h = xalloc(1, sizeof(*h));
+
+    *out = h;
+    h->loop = loop;
+    h->limits = *limits;
+    if (limits->ca_file && access(limits->ca_file, R_OK) < 0)
+        return err_set(err, ST_FATAL, "UF_CA_FILE=%s can not be read", limits->ca_file);
+    if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
+        return err_set(err, ST_RETRY, "libcurl can not start");
+    h->share = curl_share_init();
+    if (!h->share ||
+        curl_share_setopt(h->share, CURLSHOPT_SHARE, CURL_LOCK_DATA_DNS) != CURLSHE_OK ||
+        curl_share_setopt(h->share, CURLSHOPT_SHARE, CURL_LOCK_DATA_SSL_SESSION) != CURLSHE_OK)
+        return err_set(err, ST_RETRY, "libcurl: no share handle");
+    h->n_multis = (limits->in_flight + TRANSFERS_PER_MULTI - 1) / TRANSFERS_PER_MULTI;
+    h->multis = xalloc(h->n_multis, sizeof(*h->multis));
+    for (size_t i = 0; i < h->n_multis; i++)
+        TRY(multi_open(&h->multis[i], h, err));
+    return ST_OK;
+}
+
+void http_close(struct http **http)
+{
+    struct http *h = *http;
+
+    if (!h)
+        return;
+    for (size_t i = 0; i < h->n_all; i++) {
+        struct transfer *t = h->all[i];
+        if (t->multi)
+            transfer_leave(t);
+        headers_wipe(t);
+        curl_easy_cleanup(t->easy);
+        free(t->body);
+        free(t);
+    }
+    for (size_t i = 0; i < h->n_multis; i++) {
+        struct multi *m = &h->multis[i];
+        if (m->curl)
+            (void)curl_multi_cleanup(m->curl);
+        if (m->timer)
+            uv_close((uv_handle_t *)m->timer, free_handle);
+        m->timer = NULL;
+    }
+    if (h->share)
+        (void)curl_share_cleanup(h->share);
+    for (struct host *host = h->hosts, *next; host; host = next) {
+        next = host->next;
+        free(host);
+    }
+    free(h->multis);
+    free(h->all);
+    free(h);
+    *http = NULL;
+}
