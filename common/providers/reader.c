@@ -7,6 +7,7 @@
 
 #include "common/clock.h"
 #include "common/decimal.h"
+#include "common/utf8.h"
 
 /* ---- the page: its buckets ---- */
 
@@ -630,43 +631,24 @@ static enum status add_row(const struct reading *r, struct row *into, const stru
 
 /* ---- dead letters ---- */
 
-/* Length of the valid UTF-8 character at [c, end) that Postgres stores; 0 if there is none. */
-static size_t utf8_length(const unsigned char *c, const unsigned char *end)
-{
-    size_t len = c[0] < 0x80 ? 1 : c[0] < 0xc2 ? 0 : c[0] < 0xe0 ? 2 : c[0] < 0xf0 ? 3 : 4;
-
-    if (len == 0 || c[0] == 0 || c[0] > 0xf4 || (size_t)(end - c) < len)
-        return 0;
-    for (size_t i = 1; i < len; i++)
-        if ((c[i] & 0xc0) != 0x80)
-            return 0;
-    if ((c[0] == 0xe0 && c[1] < 0xa0) || (c[0] == 0xed && c[1] > 0x9f) ||
-        (c[0] == 0xf0 && c[1] < 0x90) || (c[0] == 0xf4 && c[1] > 0x8f))
-        return 0; /* overlong, a surrogate, or above U+10FFFF */
-    return len;
-}
-
 /* What is kept of bytes of strangers: without keys, as UTF-8, at most DEAD_BODY_MAX bytes. */
 static struct text dead_body(struct arena *a, struct text t)
 {
     struct buf out = {.arena = a};
-    const unsigned char *c, *end;
 
     if (t.len > DEAD_BODY_MAX)
         t.len = DEAD_BODY_MAX;
     t = redact(a, t, NULL);
-    c = (const unsigned char *)t.at;
-    end = c + t.len;
     buf_str(&out, "");
-    while (c < end) {
-        size_t len = utf8_length(c, end);
-        if (out.len + (len ? len : 3) > DEAD_BODY_MAX)
+    for (size_t at = 0; at < t.len;) {
+        size_t len = t.at[at] ? utf8_sequence(t.at + at, t.len - at) : 0;
+        if (out.len + (len ? len : strlen(UTF8_REPLACEMENT)) > DEAD_BODY_MAX)
             break;
         if (len > 0)
-            buf_append(&out, c, len);
+            buf_append(&out, t.at + at, len);
         else
-            buf_str(&out, "\xef\xbf\xbd"); /* U+FFFD */
-        c += len ? len : 1;
+            buf_str(&out, UTF8_REPLACEMENT);
+        at += len ? len : 1;
     }
     return (struct text){out.at, out.len};
 }
