@@ -258,6 +258,7 @@ static bool associate_owner(EVP_CIPHER_CTX *ctx, const struct sealing_key *key,
            associate_text(ctx, provider) && associate_text(ctx, account);
 }
 
+/* NOLINTNEXTLINE(readability-function-size): its parameters are what a seal is made of */
 enum status secret_seal(struct text *out, struct arena *a, struct sealer *s, struct text provider,
                         struct text account, const struct secret *plain, struct err *err)
 {
@@ -267,13 +268,13 @@ enum status secret_seal(struct text *out, struct arena *a, struct sealer *s, str
     int len = 0, rest = 0;
     bool done;
 
-    assert(plain->len <= PROVIDER_KEY_MAX);
+    assert(plain->len > 0 && plain->len <= PROVIDER_KEY_MAX);
     sealed[0] = SEALED_VERSION;
     memcpy(sealed + 1, s->keys[0].id, KEY_ID_LEN);
     random_bytes(sealed + NONCE_AT, NONCE_LEN);
     done =
         EVP_EncryptInit_ex2(s->ctx, s->cipher, s->keys[0].at, sealed + NONCE_AT, NULL) == 1 &&
-        add_associated(s->ctx, aad) &&
+        associate_owner(s->ctx, &s->keys[0], provider, account) &&
         EVP_EncryptUpdate(s->ctx, ciphertext, &len, plain->at, (int)plain->len) == 1 &&
         EVP_EncryptFinal_ex(s->ctx, ciphertext + len, &rest) == 1 &&
         EVP_CIPHER_CTX_ctrl(s->ctx, EVP_CTRL_AEAD_GET_TAG, TAG_LEN, ciphertext + plain->len) == 1;
