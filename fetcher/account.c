@@ -342,7 +342,8 @@ enum status account_ask(struct account *a, struct request *out, struct arena *tu
                           a->cursor, err);
     if (st != ST_OK) {
         secret_wipe(&out->auth.value);
-        windows_end(a, END_PROTOCOL, detail_keep(a, err->text));
+        window_ends(a, END_PROTOCOL, detail_keep(a, err->text));
+        windows_go_on(a);
         return err_set(err, ST_REJECT, "nothing to ask");
     }
     a->asking = true;

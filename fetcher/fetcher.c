@@ -475,6 +475,7 @@ static void on_turn(uv_prepare_t *prepare)
         send_ready(f);
         more = take_jobs(f);
         more |= unblock(f);
+        more |= schedulers_can_pay(f->schedulers); /* receiving noticed a new connection */
     } while (more || f->n_queue > 0);
     arm_refresh(f);
     if (f->stopping && (f->n_used == 0 || f->now_us - f->stop_us >= LEAVE_AFTER_US))

@@ -180,3 +180,15 @@ void schedulers_paid(struct schedulers *s, size_t i)
 {
     s->all[i].owed = false;
 }
+
+bool schedulers_can_pay(const struct schedulers *s)
+{
+    for (size_t i = 0; i < s->n; i++) {
+        int events = 0;
+        size_t len = sizeof(events);
+        if (s->all[i].owed && zmq_getsockopt(s->all[i].socket, ZMQ_EVENTS, &events, &len) == 0 &&
+            (events & ZMQ_POLLOUT))
+            return true;
+    }
+    return false;
+}

@@ -45,5 +45,7 @@ enum status schedulers_send(struct schedulers *s, uint64_t to, struct text messa
 void schedulers_owe_ready(struct schedulers *s);
 bool schedulers_owed(const struct schedulers *s, size_t i);
 void schedulers_paid(struct schedulers *s, size_t i);
+/* Whether one that is owed would take it now. */
+bool schedulers_can_pay(const struct schedulers *s);
 
 #endif
