@@ -1,0 +1,705 @@
+#include "scheduler/ledger.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/json.h"
+#include "common/log.h"
+
+#define DUE_SLACK_US                                                                               \
+    (5 * US_PER_S) /* a feed that is due in a moment goes along with its siblings */
+
+/* ---- claim ---- */
+
+static const char claim_sql[] =
+    /* materialized: run again for a join, the subquery would lock more than its limit */
+    "WITH due AS MATERIALIZED (SELECT account_id FROM accounts WHERE enabled AND next_due <= now() "
+    "ORDER BY next_due LIMIT $1::bigint FOR NO KEY UPDATE SKIP LOCKED) "
+    "UPDATE accounts a SET lease_epoch = lease_epoch + 1, lease_until = now() + $2::interval, "
+    "lease_job = gen_random_uuid(), lease_owner = $3::uuid, next_due = now() + $2::interval "
+    "FROM due WHERE a.account_id = due.account_id "
+    "RETURNING a.account_id, a.name, a.provider, a.base_url, a.key_ciphertext, a.lease_epoch, "
+    "a.lease_job, " PG_US("now()") ", EXISTS (SELECT FROM run_accounts ra JOIN fetch_runs r "
+                                   "USING (run_id) WHERE ra.account_id = a.account_id "
+                                   "AND ra.state = 'pending' AND r.kind = 'manual')";
+
+static const char feeds_sql[] =
+    "SELECT account_id, feed, enabled, " PG_US("complete_from") ", " PG_US("watermark") ", " PG_US(
+        "next_due") ", " PG_US("empty_since") ", " PG_US("audited_3d_at") ", " PG_US("audited_30d_"
+                                                                                     "at") ", "
+                                                                                           "consecu"
+                                                                                           "tive_"
+                                                                                           "failure"
+                                                                                           "s FROM "
+                                                                                           "account"
+                                                                                           "_feeds "
+                                                                                           "WHERE "
+                                                                                           "account"
+                                                                                           "_id = "
+                                                                                           "ANY "
+                                                                                           "($1::"
+                                                                                           "bigint["
+                                                                                           "]) "
+                                                                                           "ORDER "
+                                                                                           "BY 1";
+
+static const char owed_sql[] =
+    "SELECT DISTINCT ON (account_id, feed) account_id, feed, owed_id, " PG_US("done_to") ", " PG_US(
+        "to_at") ", failures FROM owed_windows "
+                 "WHERE account_id = ANY ($1::bigint[]) AND state = 'pending' AND next_try_at <= "
+                 "now() "
+                 "ORDER BY account_id, feed, owed_id";
+
+/* `\x...`, Postgres's text form of bytes, decoded. */
+static struct text bytea_text(struct arena *a, struct text hex)
+{
+    size_t len = 0;
+    unsigned char *raw = PQunescapeBytea((const unsigned char *)hex.at, &len);
+    struct text out = {arena_copy(a, raw ? raw : (const unsigned char *)"", len), len};
+
+    PQfreemem(raw);
+    return out;
+}
+
+static struct tracked_job *job_of_row(const struct ledger *l, const PGresult *r, int row)
+{
+    struct tracked_job *job = xalloc(1, sizeof(*job));
+    int64_t lease_us = l->cfg->lease_s * US_PER_S;
+
+    job->arena = arena_new();
+    job->account_id = pg_int(r, row, 0);
+    job->account = arena_text(job->arena, pg_text(r, row, 1));
+    job->provider = arena_text(job->arena, pg_text(r, row, 2));
+    job->base_url = arena_text(job->arena, pg_text(r, row, 3));
+    job->sealed_key = bytea_text(job->arena, pg_text(r, row, 4));
+    job->epoch = pg_int(r, row, 5);
+    (void)uuid_parse(&job->job_id, pg_text(r, row, 6));
+    job->claimed_at_us = pg_int(r, row, 7);
+    job->forced = PQgetvalue(r, row, 8)[0] == 't';
+    /* given up a moment before others may claim it, so that progress can still be written down */
+    job->deadline_us = clock_mono_us() + lease_us - lease_us / 20;
+    return job;
+}
+
+static int compare_jobs(const void *a, const void *b)
+{
+    const struct tracked_job *x = *(struct tracked_job *const *)a,
+                             *y = *(struct tracked_job *const *)b;
+
+    return (x->account_id > y->account_id) - (x->account_id < y->account_id);
+}
+
+/* The rows of one account in a result that is ordered by account, from *at on. */
+static bool rows_of(const PGresult *r, int *at, int64_t account_id)
+{
+    while (*at < PQntuples(r) && pg_int(r, *at, 0) < account_id)
+        ++*at;
+    return *at < PQntuples(r) && pg_int(r, *at, 0) == account_id;
+}
+
+static void read_states(struct feed_state *states, size_t n, const PGresult *r, int *at,
+                        int64_t account_id)
+{
+    for (; rows_of(r, at, account_id); ++*at) {
+        struct text name = pg_text(r, *at, 1);
+        for (size_t i = 0; i < n; i++) {
+            if (!text_is(name, states[i].feed->name))
+                continue;
+            states[i].enabled = PQgetvalue(r, *at, 2)[0] == 't';
+            states[i].complete_from_us = pg_int(r, *at, 3);
+            states[i].watermark_us = pg_int(r, *at, 4);
+            states[i].next_due_us = pg_int(r, *at, 5);
+            states[i].empty_since_us = pg_int(r, *at, 6);
+            states[i].audited_3d_us = pg_int(r, *at, 7);
+            states[i].audited_30d_us = pg_int(r, *at, 8);
+            states[i].consecutive_failures = pg_int(r, *at, 9);
+        }
+    }
+}
+
+static void plan_live_windows(const struct ledger *l, struct tracked_job *job,
+                              const struct feed_state *states, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        struct live_plan plan;
+        struct job_window *w;
+        if (!states[i].enabled ||
+            (!job->forced && states[i].next_due_us > job->claimed_at_us + DUE_SLACK_US))
+            continue;
+        plan_live(&plan, &states[i], job->claimed_at_us, l->cfg->bucket_s, l->cfg->backfill_s);
+        w = &job->windows[job->n_windows++];
+        *w = (struct job_window){.asked = plan.window,
+                                 .feed = states[i].feed,
+                                 .state = states[i],
+                                 .audits_3d = plan.audits_3d,
+                                 .audits_30d = plan.audits_30d,
+                                 .backfill = plan.backfill};
+    }
+}
+
+static void plan_owed_windows(const struct ledger *l, struct tracked_job *job,
+                              const struct feed_state *states, size_t n, const PGresult *owed,
+                              int *at)
+{
+    for (; rows_of(owed, at, job->account_id); ++*at) {
+        struct text name = pg_text(owed, *at, 1);
+        for (size_t i = 0; i < n && job->n_windows < WIRE_WINDOWS_MAX; i++) {
+            struct job_window *w = &job->windows[job->n_windows];
+            if (!text_is(name, states[i].feed->name))
+                continue;
+            *w = (struct job_window){.feed = states[i].feed,
+                                     .state = states[i],
+                                     .owed_id = pg_int(owed, *at, 2),
+                                     .owed_to_us = pg_int(owed, *at, 4),
+                                     .owed_failures = pg_int(owed, *at, 5)};
+            plan_owed(&w->asked, states[i].feed, l->cfg->bucket_s, pg_int(owed, *at, 3),
+                      w->owed_to_us, job->claimed_at_us);
+            job->n_windows++;
+        }
+    }
+    job->owed = true;
+}
+
+/* Live windows first; what is owed only when none of them is due. */
+static void plan_job(const struct ledger *l, struct tracked_job *job, const PGresult *feeds,
+                     int *feed_at, const PGresult *owed, int *owed_at)
+{
+    const struct provider *p = provider_find(job->provider);
+    size_t n = p ? p->n_feeds : 0;
+    struct feed_state *states = ARENA_ARRAY(job->arena, n, struct feed_state);
+
+    if (!p)
+        LOG(WARN, "account.unknown_provider", KV("account", job->account),
+            KV("provider", job->provider));
+    for (size_t i = 0; i < n; i++)
+        states[i] = (struct feed_state){.feed = &p->feeds[i], .enabled = true};
+    read_states(states, n, feeds, feed_at, job->account_id);
+    job->windows = ARENA_ARRAY(job->arena, WIRE_WINDOWS_MAX, struct job_window);
+    plan_live_windows(l, job, states, n < WIRE_WINDOWS_MAX ? n : WIRE_WINDOWS_MAX);
+    if (job->n_windows == 0)
+        plan_owed_windows(l, job, states, n, owed, owed_at);
+}
+
+/* The older part of a long first backfill becomes owed windows of a run of its own, once. */
+static enum status owe_backfill(struct ledger *l, struct arena *a, const struct tracked_job *job,
+                                struct err *err)
+{
+    struct pg_array feeds, froms, tos;
+    struct pg_params p = {0};
+
+    pg_array_open(&feeds, a);
+    pg_array_open(&froms, a);
+    pg_array_open(&tos, a);
+    for (size_t i = 0; i < job->n_windows; i++) {
+        const struct job_window *w = &job->windows[i];
+        if (w->backfill.from_us == w->backfill.to_us)
+            continue;
+        pg_array_text(&feeds, text_of(w->feed->name));
+        pg_array_time(&froms, w->backfill.from_us);
+        pg_array_time(&tos, w->backfill.to_us);
+    }
+    if (!feeds.any)
+        return ST_OK;
+    pg_param_int(&p, a, job->account_id);
+    pg_param_text(&p, pg_array_close(&feeds));
+    pg_param_text(&p, pg_array_close(&froms));
+    pg_param_text(&p, pg_array_close(&tos));
+    return pg_query(
+        l->pg, NULL, NULL,
+        "WITH new AS (SELECT * FROM unnest($2::text[], $3::timestamptz[], $4::timestamptz[]) AS n "
+        "(feed, f, t) "
+        "WHERE NOT EXISTS (SELECT FROM owed_windows o WHERE o.account_id = $1::bigint AND o.feed = "
+        "n.feed "
+        "AND o.kind = 'backfill')), "
+        "run AS (INSERT INTO fetch_runs (kind, accounts_total) SELECT 'backfill', 1 "
+        "WHERE EXISTS (SELECT FROM new) RETURNING run_id), "
+        "ra AS (INSERT INTO run_accounts (run_id, account_id) SELECT run_id, $1::bigint FROM run) "
+        "INSERT INTO owed_windows (run_id, account_id, feed, kind, from_at, to_at, done_to) "
+        "SELECT run_id, $1::bigint, feed, 'backfill', f, t, f FROM new, run",
+        &p, false, err);
+}
+
+static enum status read_pipeline(struct ledger *l, struct claim *out, struct arena *a,
+                                 struct err *err)
+{
+    PGresult *r;
+
+    TRY(pg_query(l->pg, &r, a,
+                 "SELECT (SELECT paused FROM pipeline), "
+                 "(SELECT " PG_US("min(next_due) - now()") " FROM accounts WHERE enabled)",
+                 NULL, false, err));
+    out->paused = PQgetvalue(r, 0, 0)[0] == 't';
+    out->next_due_in_us = PQgetisnull(r, 0, 1) ? INT64_MAX : pg_int(r, 0, 1);
+    return ST_OK;
+}
+
+static enum status claim_accounts(struct ledger *l, struct claim *out, struct arena *a, size_t max,
+                                  struct err *err)
+{
+    struct pg_params p = {0};
+    struct pg_array ids;
+    PGresult *accounts, *feeds, *owed;
+    char id[37];
+    int feed_at = 0, owed_at = 0;
+
+    pg_param_int(&p, a, (int64_t)max);
+    pg_param_text(&p, arena_printf(a, "%" PRId64 " seconds", l->cfg->lease_s));
+    pg_param_text(&p, uuid_format(id, &l->scheduler_id));
+    TRY(pg_query(l->pg, &accounts, a, claim_sql, &p, false, err));
+    out->n_claimed = (size_t)PQntuples(accounts);
+    if (out->n_claimed == 0)
+        return ST_OK;
+    pg_array_open(&ids, a);
+    for (int i = 0; i < PQntuples(accounts); i++)
+        pg_array_int(&ids, pg_int(accounts, i, 0));
+    p = (struct pg_params){0};
+    pg_param_text(&p, pg_array_close(&ids));
+    TRY(pg_query(l->pg, &feeds, a, feeds_sql, &p, false, err));
+    TRY(pg_query(l->pg, &owed, a, owed_sql, &p, false, err));
+    out->jobs = ARENA_ARRAY(a, out->n_claimed, struct tracked_job *);
+    for (int i = 0; i < PQntuples(accounts); i++)
+        out->jobs[out->n_jobs++] = job_of_row(l, accounts, i);
+    qsort(out->jobs, out->n_jobs, sizeof(struct tracked_job *), compare_jobs);
+    for (size_t i = 0; i < out->n_jobs; i++) {
+        plan_job(l, out->jobs[i], feeds, &feed_at, owed, &owed_at);
+        TRY(owe_backfill(l, a, out->jobs[i], err));
+    }
+    return ST_OK;
+}
+
+enum status ledger_claim(struct ledger *l, struct claim *out, struct arena *a, size_t max,
+                         struct err *err)
+{
+    enum status st;
+
+    *out = (struct claim){.next_due_in_us = INT64_MAX};
+    TRY(pg_begin(l->pg, err));
+    st = read_pipeline(l, out, a, err);
+    if (st == ST_OK && !out->paused && max > 0 && out->next_due_in_us <= 0)
+        st = claim_accounts(l, out, a, max, err);
+    if (st == ST_OK)
+        st = pg_commit(l->pg, err);
+    if (st != ST_OK) {
+        pg_rollback(l->pg);
+        for (size_t i = 0; i < out->n_jobs; i++)
+            job_free(out->jobs[i]);
+        *out = (struct claim){.next_due_in_us = INT64_MAX};
+    }
+    return st;
+}
+
+/* ---- settle ---- */
+
+static const char lock_sql[] =
+    "SELECT a.account_id FROM accounts a JOIN unnest($1::bigint[], $2::bigint[]) AS j (account_id, "
+    "epoch) "
+    "ON a.account_id = j.account_id AND a.lease_epoch = j.epoch ORDER BY a.account_id "
+    "FOR NO KEY UPDATE OF a";
+
+static const char feeds_update_sql[] =
+    "INSERT INTO account_feeds AS f (account_id, feed, complete_from, watermark, next_due, "
+    "last_attempt_at, "
+    "last_success_at, last_error, last_error_detail, consecutive_failures, empty_since, "
+    "audited_3d_at, "
+    "audited_30d_at) "
+    "SELECT account_id, feed, CASE WHEN watermark IS NOT NULL THEN complete_from END, watermark, "
+    "next_due, now(), "
+    "CASE WHEN error = 'ok' THEN now() END, error, detail, failed::int, CASE WHEN empty THEN now() "
+    "END, "
+    "CASE WHEN audit3 THEN now() END, CASE WHEN audit30 THEN now() END "
+    "FROM unnest($1::bigint[], $2::text[], $3::timestamptz[], $4::timestamptz[], "
+    "$5::timestamptz[], $6::text[], "
+    "$7::text[], $8::boolean[], $9::boolean[], $10::boolean[], $11::boolean[]) AS w (account_id, "
+    "feed, "
+    "complete_from, watermark, next_due, error, detail, failed, empty, audit3, audit30) "
+    "ON CONFLICT (account_id, feed) DO UPDATE SET "
+    "complete_from = coalesce(f.complete_from, excluded.complete_from), "
+    "watermark = greatest(f.watermark, excluded.watermark), next_due = excluded.next_due, "
+    "last_attempt_at = now(), last_success_at = coalesce(excluded.last_success_at, "
+    "f.last_success_at), "
+    "last_error = excluded.last_error, last_error_detail = excluded.last_error_detail, "
+    "consecutive_failures = CASE WHEN excluded.consecutive_failures = 1 THEN "
+    "f.consecutive_failures + 1 "
+    "WHEN excluded.last_error = 'ok' THEN 0 ELSE f.consecutive_failures END, "
+    "empty_since = CASE WHEN excluded.last_error <> 'ok' THEN f.empty_since "
+    "WHEN excluded.empty_since IS NULL THEN NULL ELSE coalesce(f.empty_since, "
+    "excluded.empty_since) END, "
+    "audited_3d_at = coalesce(excluded.audited_3d_at, f.audited_3d_at), "
+    "audited_30d_at = coalesce(excluded.audited_30d_at, f.audited_30d_at)";
+
+static const char owed_update_sql[] =
+    "WITH w AS (SELECT * FROM unnest($1::bigint[], $2::timestamptz[], $3::text[], $4::bigint[], "
+    "$5::text[], "
+    "$6::text[], $7::timestamptz[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], "
+    "$12::bigint[], "
+    "$13::bigint[]) AS w (owed_id, done_to, state, failures, error, detail, next_try, requests, "
+    "pages, inserted, "
+    "updated, removed, unchanged)), "
+    "done AS (UPDATE owed_windows o SET done_to = least(o.to_at, greatest(o.done_to, w.done_to)), "
+    "state = w.state, failures = w.failures, error = w.error, detail = w.detail, "
+    "next_try_at = coalesce(w.next_try, o.next_try_at) FROM w WHERE o.owed_id = w.owed_id "
+    "RETURNING o.run_id, w.*) "
+    "UPDATE fetch_runs r SET started_at = coalesce(r.started_at, now()), jobs = r.jobs + 1, "
+    "requests = r.requests + s.requests, pages = r.pages + s.pages, rows_inserted = "
+    "r.rows_inserted + s.inserted, "
+    "rows_updated = r.rows_updated + s.updated, rows_removed = r.rows_removed + s.removed, "
+    "rows_unchanged = r.rows_unchanged + s.unchanged "
+    "FROM (SELECT run_id, sum(requests) AS requests, sum(pages) AS pages, sum(inserted) AS "
+    "inserted, "
+    "sum(updated) AS updated, sum(removed) AS removed, sum(unchanged) AS unchanged FROM done GROUP "
+    "BY run_id) s "
+    "WHERE r.run_id = s.run_id";
+
+/* Accounts all of whose owed windows of a run have ended; and feeds whose backfill now joins what
+ * is complete. */
+static const char owed_accounts_sql[] =
+    "WITH over AS (UPDATE run_accounts ra SET state = CASE WHEN o.failed THEN 'failed' ELSE 'ok' "
+    "END, "
+    "error = o.error, detail = o.detail, finished_at = now() "
+    "FROM (SELECT run_id, account_id, bool_or(state = 'failed') AS failed, max(error) FILTER "
+    "(WHERE state = 'failed') AS error, "
+    "max(detail) FILTER (WHERE state = 'failed') AS detail FROM owed_windows WHERE run_id IN "
+    "(SELECT run_id FROM "
+    "owed_windows WHERE owed_id = ANY ($1::bigint[])) GROUP BY 1, 2 HAVING bool_and(state <> "
+    "'pending')) o "
+    "WHERE ra.run_id = o.run_id AND ra.account_id = o.account_id AND ra.state = 'pending' "
+    "RETURNING ra.run_id, o.failed), "
+    "joined AS (UPDATE account_feeds f SET complete_from = least(f.complete_from, o.from_at) FROM "
+    "owed_windows o "
+    "WHERE o.owed_id = ANY ($1::bigint[]) AND o.kind = 'backfill' AND o.state = 'done' "
+    "AND f.account_id = o.account_id AND f.feed = o.feed AND f.complete_from = o.to_at) "
+    "UPDATE fetch_runs r SET accounts_ok = r.accounts_ok + s.ok, accounts_failed = "
+    "r.accounts_failed + s.failed "
+    "FROM (SELECT run_id, count(*) FILTER (WHERE NOT failed) AS ok, count(*) FILTER (WHERE failed) "
+    "AS failed "
+    "FROM over GROUP BY 1) s WHERE r.run_id = s.run_id";
+
+#define JOBS_CTE                                                                                   \
+    "WITH j AS (SELECT * FROM unnest($1::bigint[], $2::timestamptz[], $3::boolean[], "             \
+    "$4::boolean[], $5::text[], $6::text[], $7::bigint[], $8::bigint[], $9::bigint[], "            \
+    "$10::bigint[], $11::bigint[], $12::bigint[], $13::boolean[]) AS j (account_id, claimed_at, "  \
+    "final, failed, error, detail, requests, pages, inserted, updated, removed, unchanged, "       \
+    "forced)) "
+#define RUN_SUMS                                                                                   \
+    "started_at = coalesce(r.started_at, now()), jobs = r.jobs + s.jobs, "                         \
+    "requests = r.requests + s.requests, pages = r.pages + s.pages, "                              \
+    "rows_inserted = r.rows_inserted + s.inserted, rows_updated = r.rows_updated + s.updated, "    \
+    "rows_removed = r.rows_removed + s.removed, rows_unchanged = r.rows_unchanged + s.unchanged, " \
+    "accounts_ok = r.accounts_ok + s.ok, accounts_failed = r.accounts_failed + s.failed "
+#define JOB_SUMS                                                                                   \
+    "count(*) AS jobs, sum(requests) AS requests, sum(pages) AS pages, sum(inserted) AS "          \
+    "inserted, "                                                                                   \
+    "sum(updated) AS updated, sum(removed) AS removed, sum(unchanged) AS unchanged, "              \
+    "count(*) FILTER (WHERE final AND NOT failed) AS ok, "                                         \
+    "count(*) FILTER (WHERE final AND failed) AS failed "
+
+/* A job serves every run that was asked for before it was claimed. */
+static const char manual_runs_sql[] = JOBS_CTE
+    ", hit AS (SELECT ra.run_id, j.* FROM j JOIN run_accounts ra USING (account_id) JOIN "
+    "fetch_runs r USING (run_id) "
+    "WHERE ra.state = 'pending' AND r.kind = 'manual' AND r.requested_at <= j.claimed_at), "
+    "over AS (UPDATE run_accounts ra SET state = CASE WHEN hit.failed THEN 'failed' ELSE 'ok' END, "
+    "error = hit.error, detail = hit.detail, finished_at = now() FROM hit "
+    "WHERE ra.run_id = hit.run_id AND ra.account_id = hit.account_id AND hit.final) "
+    "UPDATE fetch_runs r SET " RUN_SUMS "FROM (SELECT run_id, " JOB_SUMS
+    "FROM hit GROUP BY run_id) s "
+    "WHERE r.run_id = s.run_id";
+
+static const char scheduled_run_sql[] = JOBS_CTE
+    ", bad AS (INSERT INTO run_accounts (run_id, account_id, state, error, detail, finished_at) "
+    "SELECT r.run_id, j.account_id, 'failed', j.error, j.detail, now() FROM j, fetch_runs r "
+    "WHERE r.tick = $14::timestamptz AND j.final AND j.failed AND NOT j.forced ON CONFLICT DO "
+    "NOTHING) "
+    "UPDATE fetch_runs r SET " RUN_SUMS "FROM (SELECT " JOB_SUMS
+    "FROM j WHERE NOT forced HAVING count(*) > 0) s "
+    "WHERE r.tick = $14::timestamptz";
+
+static const char finish_sql[] =
+    "UPDATE fetch_runs SET finished_at = now() WHERE finished_at IS NULL "
+    "AND requested_at > now() - interval '30 days' AND accounts_ok + accounts_failed >= "
+    "accounts_total "
+    "AND accounts_ok + accounts_failed > 0";
+
+static const char release_sql[] =
+    "UPDATE accounts a SET lease_until = NULL, lease_job = NULL, lease_owner = NULL, "
+    "next_due = coalesce(least("
+    "(SELECT min(f.next_due) FROM account_feeds f WHERE f.account_id = a.account_id AND "
+    "f.enabled), "
+    "(SELECT min(o.next_try_at) FROM owed_windows o WHERE o.account_id = a.account_id AND o.state "
+    "= 'pending'), "
+    "(SELECT now() FROM run_accounts ra JOIN fetch_runs r USING (run_id) WHERE ra.account_id = "
+    "a.account_id "
+    "AND ra.state = 'pending' AND r.kind = 'manual' LIMIT 1)), now() + interval '1 hour') "
+    "WHERE a.account_id = ANY ($1::bigint[])";
+
+static void put_bool(struct pg_array *arr, bool v)
+{
+    pg_array_text(arr, text_of(v ? "t" : "f"));
+}
+
+static void close_all(struct pg_params *p, struct pg_array *arrays, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        pg_param_text(p, pg_array_close(&arrays[i]));
+}
+
+static void open_all(struct pg_array *arrays, size_t n, struct arena *a)
+{
+    for (size_t i = 0; i < n; i++)
+        pg_array_open(&arrays[i], a);
+}
+
+static bool ending_failed(enum ending e)
+{
+    return e != END_OK && !ending_is_partial(e);
+}
+
+static enum status settle_live(struct ledger *l, struct arena *a, struct tracked_job *const *jobs,
+                               size_t n, struct err *err)
+{
+    struct pg_array col[11];
+    struct pg_params p = {0};
+
+    open_all(col, 11, a);
+    for (size_t i = 0; i < n; i++) {
+        for (size_t k = 0; k < jobs[i]->n_windows; k++) {
+            const struct job_window *w = &jobs[i]->windows[k];
+            struct verdict v = window_verdict(jobs[i], w);
+            bool failed = ending_failed(v.ending);
+            if (w->owed_id)
+                continue;
+            pg_array_int(&col[0], jobs[i]->account_id);
+            pg_array_text(&col[1], text_of(w->feed->name));
+            pg_array_time(&col[2], w->asked.from_us);
+            pg_array_time(&col[3], v.complete_us);
+            pg_array_time(&col[4], plan_next_due(&l->slots, jobs[i]->account_id, &w->state,
+                                                 v.ending, w->state.consecutive_failures + 1,
+                                                 w->retry_after_s, jobs[i]->claimed_at_us));
+            pg_array_text(&col[5], text_of(ending_name(v.ending)));
+            pg_array_text(&col[6], v.ending == END_OK ? TEXT_NULL : text_of(v.detail));
+            put_bool(&col[7], failed);
+            put_bool(&col[8], v.ending == END_OK && v.empty);
+            put_bool(&col[9], v.ending == END_OK && w->audits_3d);
+            put_bool(&col[10], v.ending == END_OK && w->audits_30d);
+        }
+    }
+    if (!col[0].any)
+        return ST_OK;
+    close_all(&p, col, 11);
+    return pg_query(l->pg, NULL, NULL, feeds_update_sql, &p, false, err);
+}
+
+#define OWED_TRIES 5 /* in a row without progress, for what may pass by itself */
+
+static void owed_row(const struct tracked_job *job, const struct job_window *w,
+                     struct pg_array *col)
+{
+    struct verdict v = window_verdict(job, w);
+    bool open_end = w->asked.to_us == 0;
+    bool done = v.ending == END_OK && (open_end || w->asked.to_us >= w->owed_to_us);
+    bool progress = v.complete_us > w->asked.from_us;
+    int64_t failures = ending_failed(v.ending) ? (progress ? 1 : w->owed_failures + 1) : 0;
+    bool hopeless =
+        ending_is_auth(v.ending) || v.ending == END_BAD_WINDOW || failures >= OWED_TRIES;
+
+    pg_array_int(&col[0], w->owed_id);
+    pg_array_time(&col[1], done ? w->owed_to_us : v.complete_us);
+    pg_array_text(&col[2], text_of(done                                  ? "done"
+                                   : ending_failed(v.ending) && hopeless ? "failed"
+                                                                         : "pending"));
+    pg_array_int(&col[3], failures);
+    pg_array_text(&col[4], v.ending == END_OK ? TEXT_NULL : text_of(ending_name(v.ending)));
+    pg_array_text(&col[5], v.ending == END_OK ? TEXT_NULL : text_of(v.detail));
+    pg_array_time(&col[6], failures == 0 ? 0
+                                         : job->claimed_at_us + (w->retry_after_s > 5 * failures
+                                                                     ? w->retry_after_s
+                                                                     : 5 * failures) *
+                                                                    US_PER_S);
+    pg_array_int(&col[7], w->requests);
+    pg_array_int(&col[8], w->n_acked);
+    pg_array_int(&col[9], (int64_t)w->inserted);
+    pg_array_int(&col[10], (int64_t)w->updated);
+    pg_array_int(&col[11], (int64_t)w->removed);
+    pg_array_int(&col[12], (int64_t)w->unchanged);
+}
+
+static enum status settle_owed(struct ledger *l, struct arena *a, struct tracked_job *const *jobs,
+                               size_t n, struct err *err)
+{
+    struct pg_array col[13], ids;
+    struct pg_params p = {0}, touched = {0};
+
+    open_all(col, 13, a);
+    pg_array_open(&ids, a);
+    for (size_t i = 0; i < n; i++) {
+        for (size_t k = 0; k < jobs[i]->n_windows; k++) {
+            if (!jobs[i]->windows[k].owed_id)
+                continue;
+            owed_row(jobs[i], &jobs[i]->windows[k], col);
+            pg_array_int(&ids, jobs[i]->windows[k].owed_id);
+        }
+    }
+    if (!col[0].any)
+        return ST_OK;
+    close_all(&p, col, 13);
+    TRY(pg_query(l->pg, NULL, NULL, owed_update_sql, &p, false, err));
+    pg_param_text(&touched, pg_array_close(&ids));
+    return pg_query(l->pg, NULL, NULL, owed_accounts_sql, &touched, false, err);
+}
+
+/* A live job in the sums of runs: failed when some feed failed, final unless more is to come at
+ * once. */
+static void run_row(struct arena *a, const struct tracked_job *job, struct pg_array *col)
+{
+    int64_t requests = 0, pages = 0, inserted = 0, updated = 0, removed = 0, unchanged = 0;
+    struct text error = TEXT_NULL, detail = TEXT_NULL;
+    bool final = true;
+
+    for (size_t k = 0; k < job->n_windows; k++) {
+        const struct job_window *w = &job->windows[k];
+        struct verdict v = window_verdict(job, w);
+        requests += w->requests;
+        pages += w->n_acked;
+        inserted += (int64_t)w->inserted;
+        updated += (int64_t)w->updated;
+        removed += (int64_t)w->removed;
+        unchanged += (int64_t)w->unchanged;
+        if (ending_failed(v.ending) && !error.at) {
+            error = text_of(ending_name(v.ending));
+            detail = text_of(arena_printf(a, "%s: %s", w->feed->name, v.detail ? v.detail : ""));
+        }
+        final &= !ending_is_partial(v.ending);
+    }
+    pg_array_int(&col[0], job->account_id);
+    pg_array_time(&col[1], job->claimed_at_us);
+    put_bool(&col[2], final || error.at);
+    put_bool(&col[3], error.at);
+    pg_array_text(&col[4], error);
+    pg_array_text(&col[5], detail);
+    pg_array_int(&col[6], requests);
+    pg_array_int(&col[7], pages);
+    pg_array_int(&col[8], inserted);
+    pg_array_int(&col[9], updated);
+    pg_array_int(&col[10], removed);
+    pg_array_int(&col[11], unchanged);
+    put_bool(&col[12], job->forced);
+}
+
+static enum status settle_runs(struct ledger *l, struct arena *a, struct tracked_job *const *jobs,
+                               size_t n, struct err *err)
+{
+    struct pg_array col[13];
+    struct pg_params p = {0};
+    char tick[TIME_TEXT_MAX];
+    bool forced = false, scheduled = false;
+
+    open_all(col, 13, a);
+    for (size_t i = 0; i < n; i++) {
+        if (jobs[i]->owed || jobs[i]->n_windows == 0)
+            continue;
+        run_row(a, jobs[i], col);
+        forced |= jobs[i]->forced;
+        scheduled |= !jobs[i]->forced;
+    }
+    if (!col[0].any)
+        return ST_OK;
+    close_all(&p, col, 13);
+    if (forced)
+        TRY(pg_query(l->pg, NULL, NULL, manual_runs_sql, &p, false, err));
+    if (!scheduled)
+        return ST_OK;
+    pg_param_text(&p, time_format(tick, l->tick_us));
+    return pg_query(l->pg, NULL, NULL, scheduled_run_sql, &p, false, err);
+}
+
+/* The jobs whose lease is still ours, in `out`; their accounts are locked in the order of their
+ * ids, as the writers do. */
+static enum status lock_ours(struct ledger *l, struct arena *a, struct tracked_job *const *jobs,
+                             size_t n, struct tracked_job **out, size_t *n_out, struct err *err)
+{
+    struct tracked_job **sorted = ARENA_ARRAY(a, n, struct tracked_job *);
+    struct pg_array ids, epochs;
+    struct pg_params p = {0};
+    PGresult *r;
+    int at = 0;
+
+    memcpy(sorted, jobs, n * sizeof(*sorted));
+    qsort(sorted, n, sizeof(struct tracked_job *), compare_jobs);
+    pg_array_open(&ids, a);
+    pg_array_open(&epochs, a);
+    for (size_t i = 0; i < n; i++) {
+        pg_array_int(&ids, sorted[i]->account_id);
+        pg_array_int(&epochs, sorted[i]->epoch);
+    }
+    pg_param_text(&p, pg_array_close(&ids));
+    pg_param_text(&p, pg_array_close(&epochs));
+    TRY(pg_query(l->pg, &r, a, lock_sql, &p, false, err));
+    *n_out = 0;
+    for (size_t i = 0; i < n; i++)
+        if (rows_of(r, &at, sorted[i]->account_id))
+            out[(*n_out)++] = sorted[i];
+    return ST_OK;
+}
+
+static enum status settle(struct ledger *l, struct arena *a, struct tracked_job *const *jobs,
+                          size_t n, struct err *err)
+{
+    struct tracked_job **ours = ARENA_ARRAY(a, n, struct tracked_job *);
+    struct pg_array ids;
+    struct pg_params p = {0};
+    size_t n_ours;
+
+    TRY(pg_begin(l->pg, err));
+    TRY(lock_ours(l, a, jobs, n, ours, &n_ours, err));
+    if (n_ours < n)
+        LOG(WARN, "lease.lost", KV("jobs", (int64_t)(n - n_ours)));
+    TRY(settle_live(l, a, ours, n_ours, err));
+    TRY(settle_owed(l, a, ours, n_ours, err));
+    TRY(settle_runs(l, a, ours, n_ours, err));
+    pg_array_open(&ids, a);
+    for (size_t i = 0; i < n_ours; i++)
+        pg_array_int(&ids, ours[i]->account_id);
+    pg_param_text(&p, pg_array_close(&ids));
+    TRY(pg_query(l->pg, NULL, NULL, release_sql, &p, false, err));
+    TRY(pg_exec(l->pg, finish_sql, err));
+    return pg_commit(l->pg, err);
+}
+
+enum status ledger_settle(struct ledger *l, struct tracked_job *const *jobs, size_t n,
+                          struct err *err)
+{
+    struct arena *a = arena_new();
+    enum status st = settle(l, a, jobs, n, err);
+
+    if (st != ST_OK)
+        pg_rollback(l->pg);
+    arena_free(&a);
+    return st;
+}
+
+enum status ledger_tick(struct ledger *l, int64_t now_us, struct err *err)
+{
+    int64_t tick = tick_before(&l->slots, now_us);
+    struct pg_params p = {0};
+    char text[TIME_TEXT_MAX];
+    enum status st;
+
+    if (tick == l->tick_us)
+        return ST_OK;
+    pg_param_text(&p, time_format(text, tick));
+    TRY(pg_begin(l->pg, err));
+    st = pg_query(l->pg, NULL, NULL,
+                  "INSERT INTO fetch_runs (kind, tick, accounts_total) "
+                  "SELECT 'scheduled', $1::timestamptz, count(*) FROM accounts WHERE enabled "
+                  "HAVING count(*) > 0 ON CONFLICT (tick) WHERE tick IS NOT NULL DO NOTHING",
+                  &p, false, err);
+    if (st == ST_OK)
+        st = pg_commit(l->pg, err);
+    if (st == ST_OK)
+        l->tick_us = tick;
+    else
+        pg_rollback(l->pg);
+    return st;
+}

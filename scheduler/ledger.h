@@ -1,0 +1,62 @@
+/* ledger.h - the scheduler's part of Postgres: claims, settlements, runs. Each call is one
+ * transaction. */
+#ifndef UF_LEDGER_H
+#define UF_LEDGER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/arena.h"
+#include "common/json.h"
+#include "common/options.h"
+#include "common/pg.h"
+#include "scheduler/jobs.h"
+
+struct ledger {
+    struct pg *pg;
+    const struct config *cfg;
+    struct slots slots;
+    struct uuid scheduler_id;
+    int64_t tick_us; /* the newest tick that has its run */
+};
+
+/* What a claim found. */
+struct claim {
+    struct tracked_job **jobs; /* the caller's; the array is in the arena */
+    size_t n_jobs;
+    size_t n_claimed; /* accounts taken, also those with nothing to do; as many as asked: more may
+                         be due */
+    int64_t next_due_in_us; /* from now until the next account is due; INT64_MAX: none */
+    bool paused;
+};
+
+/* Claims up to `max` due accounts under a lease and plans their windows.
+ * SKIP LOCKED: another scheduler's claims, and accounts that a writer holds, are passed by. */
+enum status ledger_claim(struct ledger *l, struct claim *out, struct arena *a, size_t max,
+                         struct err *err) CHECKED;
+
+/* Writes down how jobs ended, moves watermarks, releases their leases. A job whose account has a
+ * newer epoch is another's by now and changes nothing. */
+enum status ledger_settle(struct ledger *l, struct tracked_job *const *jobs, size_t n,
+                          struct err *err) CHECKED;
+
+/* Makes the run's row of the tick that `now_us` lies in, once for all schedulers. */
+enum status ledger_tick(struct ledger *l, int64_t now_us, struct err *err) CHECKED;
+
+/* ---- what is asked for on the control socket; ST_REJECT: err is the answer to the person ---- */
+
+/* `account` null: all enabled ones. */
+enum status ledger_run(struct ledger *l, struct text account, struct uuid *run_id,
+                       int64_t *out_accounts, struct err *err) CHECKED;
+/* `feed` null: all feeds of the account. `out_jobs`: chunks that the longest window takes. */
+enum status ledger_inject(struct ledger *l, struct text account, struct text feed, int64_t from_us,
+                          int64_t to_us, struct uuid *run_id, int64_t *out_jobs,
+                          struct err *err) CHECKED;
+enum status ledger_pause(struct ledger *l, bool paused, struct err *err) CHECKED;
+/* Appends the run as JSON members (docs/wire.md, "control"). `run_id` NULL: the newest run, if any.
+ */
+enum status ledger_run_status(struct ledger *l, struct json_writer *w, const struct uuid *run_id,
+                              struct err *err) CHECKED;
+
+#endif

@@ -1,0 +1,146 @@
+#include "scheduler/plan.h"
+
+#include "common/clock.h"
+
+#define AUDIT_3D_EVERY_US  US_PER_DAY
+#define AUDIT_30D_EVERY_US (7 * US_PER_DAY)
+#define EMPTY_FOR_US       (3 * US_PER_DAY) /* after that an empty feed is asked hourly */
+#define HOUR_S             3600
+#define HOUR_US            (HOUR_S * US_PER_S)
+#define RETRY_FIRST_S      60
+
+static int64_t min64(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static int64_t max64(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+void plan_live(struct live_plan *out, const struct feed_state *state, int64_t now_us,
+               int64_t bucket_s, int64_t backfill_s)
+{
+    const struct feed *feed = state->feed;
+    const struct width *width = feed_width(feed, bucket_s);
+    int64_t width_us = width->bucket_s * US_PER_S;
+    int64_t from, oldest;
+
+    *out = (struct live_plan){.window = {.feed = text_of(feed->name), .bucket_s = width->bucket_s}};
+    if (state->watermark_us == 0) {
+        oldest = time_floor_us(now_us - backfill_s * US_PER_S, width->bucket_s);
+        /* a page holds `limit` buckets, the open one among them */
+        from =
+            max64(oldest, time_floor_us(now_us, width->bucket_s) - (width->limit - 1) * width_us);
+        out->window.from_us = from;
+        out->backfill = (struct span){oldest, from};
+        out->audits_3d = out->audits_30d = true; /* all is fresh */
+        return;
+    }
+    from = min64(state->watermark_us, now_us) - feed->lookback_s * US_PER_S;
+    out->audits_3d = now_us - state->audited_3d_us >= AUDIT_3D_EVERY_US;
+    out->audits_30d = now_us - state->audited_30d_us >= AUDIT_30D_EVERY_US;
+    if (out->audits_3d)
+        from = min64(from, now_us - 3 * US_PER_DAY);
+    if (out->audits_30d)
+        from = min64(from, now_us - 30 * US_PER_DAY);
+    from = max64(from, state->complete_from_us);
+    out->window.from_us = time_floor_us(from, width->bucket_s);
+    out->window.complete_from_us = state->complete_from_us;
+    out->window.complete_us = state->watermark_us;
+    out->backfill = (struct span){out->window.from_us, out->window.from_us};
+}
+
+void plan_owed(struct window *out, const struct feed *feed, int64_t bucket_s, int64_t done_to_us,
+               int64_t to_us, int64_t now_us)
+{
+    const struct width *width = feed_width(feed, bucket_s);
+    int64_t chunk_us = OWED_CHUNK_PAGES * (int64_t)width->limit * width->bucket_s * US_PER_S;
+    int64_t end = min64(to_us, done_to_us + chunk_us);
+
+    *out =
+        (struct window){.feed = text_of(feed->name),
+                        .from_us = done_to_us,
+                        .bucket_s = width->bucket_s,
+                        /* a row that is there was read before, and what is owed lies in the past */
+                        .complete_from_us = end,
+                        .complete_us = end};
+    /* An end near now is left open: asked for, it might lie in the future of the provider's clock.
+     */
+    out->to_us = end > now_us - HOUR_US ? 0 : end;
+}
+
+struct span plan_align(const struct feed *feed, int64_t bucket_s, int64_t from_us, int64_t to_us)
+{
+    const struct width *width = feed_width(feed, bucket_s);
+
+    return (struct span){time_floor_us(from_us, width->bucket_s),
+                         time_ceil_us(to_us, width->bucket_s)};
+}
+
+void slots_init(struct slots *s, const struct cron *schedule, int64_t now_us)
+{
+    int64_t tick = cron_next_us(schedule, now_us);
+    int64_t until = now_us + 7 * US_PER_DAY;
+
+    *s = (struct slots){.schedule = *schedule, .gap_us = US_PER_DAY};
+    while (tick < until) {
+        int64_t next = cron_next_us(schedule, tick);
+        s->gap_us = min64(s->gap_us, next - tick);
+        tick = next;
+    }
+}
+
+/* splitmix64's finisher: neighbouring ids end far apart. */
+static uint64_t scatter(uint64_t x)
+{
+    x += UINT64_C(0x9e3779b97f4a7c15);
+    x = (x ^ (x >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    x = (x ^ (x >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return x ^ (x >> 31);
+}
+
+int64_t slot_after(const struct slots *s, int64_t account_id, int64_t t_us)
+{
+    int64_t offset = (int64_t)(scatter((uint64_t)account_id) % (uint64_t)s->gap_us);
+
+    return cron_next_us(&s->schedule, t_us - offset) + offset;
+}
+
+int64_t tick_before(const struct slots *s, int64_t t_us)
+{
+    int64_t tick = 0;
+
+    for (int64_t back = HOUR_US; tick == 0 || tick > t_us; back *= 8) {
+        tick = cron_next_us(&s->schedule, t_us - back);
+        if (back > 3000 * US_PER_DAY)
+            return t_us; /* no tick in eight years: cron_parse refuses such schedules */
+    }
+    for (int64_t next = tick; next <= t_us; next = cron_next_us(&s->schedule, next))
+        tick = next;
+    return tick;
+}
+
+int64_t plan_next_due(const struct slots *s, int64_t account_id, const struct feed_state *state,
+                      enum ending ending, int64_t failures, int64_t retry_after_s, int64_t now_us)
+{
+    int64_t wait_s, due;
+
+    if (ending == END_OK) {
+        int64_t cadence_s = state->feed->cadence_s;
+        if (state->empty_since_us && now_us - state->empty_since_us >= EMPTY_FOR_US)
+            cadence_s = max64(cadence_s, HOUR_S);
+        /* a tenth early, so that a slot which comes a moment before the hour is not passed over */
+        return slot_after(s, account_id, now_us + cadence_s * US_PER_S * 9 / 10);
+    }
+    if (ending_is_partial(ending))
+        return now_us;
+    if (ending_is_auth(ending))
+        return slot_after(s, account_id, now_us + HOUR_US * 9 / 10); /* not hammered */
+    wait_s = RETRY_FIRST_S;
+    for (int64_t i = 1; i < failures && wait_s < HOUR_S; i++)
+        wait_s *= 2;
+    due = now_us + max64(min64(wait_s, HOUR_S), retry_after_s) * US_PER_S;
+    return due;
+}

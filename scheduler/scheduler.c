@@ -1,0 +1,381 @@
+#include "scheduler/scheduler.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/link.h"
+#include "common/log.h"
+#include "scheduler/control.h"
+#include "scheduler/fetchers.h"
+#include "scheduler/jobs.h"
+#include "scheduler/ledger.h"
+
+#define CLAIM_MAX      512            /* accounts of one claim: one transaction, one message each */
+#define CLAIM_IDLE_US  (2 * US_PER_S) /* other hands may have made an account due */
+#define CLAIM_RETRY_US (1 * US_PER_S) /* Postgres is away */
+#define SETTLE_MAX     512            /* jobs of one settlement */
+#define SETTLE_WAIT_US (20 * US_PER_MS) /* that several share one transaction */
+#define WATCH_US       (1 * US_PER_S) /* silent fetchers and ended leases are looked for this often */
+#define TAKE_MAX       1000 /* messages of one link in one turn: the others have their turn, too */
+
+struct scheduler {
+    const struct config *cfg;
+    struct stage *stage;
+    struct link *jobs_link, *acks_link, *control_link;
+    struct pg *pg;
+    struct ledger ledger;
+    struct jobs *jobs;
+    struct fetchers fetchers;
+
+    struct tracked_job *ended[SETTLE_MAX]; /* out of `jobs`, to be settled */
+    size_t n_ended;
+    int64_t settle_at_us; /* 0: nothing waits */
+    int64_t claim_at_us, watch_at_us, started_us;
+    bool paused;
+};
+
+enum status scheduler_open(struct scheduler **out, const struct config *cfg, struct err *err)
+{
+    struct scheduler *s = xalloc(1, sizeof(*s));
+    struct text id;
+
+    *out = s;
+    s->cfg = cfg;
+    s->jobs = jobs_new();
+    s->started_us = clock_mono_us();
+    TRY(stage_open(&s->stage, "scheduler", cfg, err));
+    pg_open(&s->pg, cfg->database_url, cfg->schema, "uf-scheduler");
+    TRY(pg_connect(s->pg, err));
+    TRY(pg_check_schema(s->pg, err));
+    s->ledger = (struct ledger){.pg = s->pg, .cfg = cfg};
+    uuid_random(&s->ledger.scheduler_id);
+    slots_init(&s->ledger.slots, &cfg->schedule, clock_utc_us());
+    id = (struct text){(const char *)s->ledger.scheduler_id.at, 16};
+    TRY(link_open(&s->jobs_link, stage_zmq(s->stage), LINK_JOBS_OUT, cfg, TEXT_NULL, err));
+    TRY(link_open(&s->acks_link, stage_zmq(s->stage), LINK_ACKS_IN, cfg, id, err));
+    TRY(link_open(&s->control_link, stage_zmq(s->stage), LINK_CONTROL_IN, cfg, TEXT_NULL, err));
+    stage_watch(s->stage, s->jobs_link);
+    stage_watch(s->stage, s->acks_link);
+    stage_watch(s->stage, s->control_link);
+    return ST_OK;
+}
+
+void scheduler_close(struct scheduler **s_at)
+{
+    struct scheduler *s = *s_at;
+
+    if (!s)
+        return;
+    link_close(&s->control_link);
+    link_close(&s->acks_link);
+    link_close(&s->jobs_link);
+    for (size_t i = 0; i < s->n_ended; i++)
+        job_free(s->ended[i]);
+    jobs_free(&s->jobs);
+    pg_close(&s->pg);
+    stage_close(&s->stage);
+    free(s);
+    *s_at = NULL;
+}
+
+struct stage *scheduler_stage(const struct scheduler *s)
+{
+    return s->stage;
+}
+
+int64_t scheduler_deadline_us(const struct scheduler *s)
+{
+    int64_t due = s->watch_at_us;
+
+    if (s->settle_at_us && s->settle_at_us < due)
+        due = s->settle_at_us;
+    if (s->claim_at_us < due && fetchers_credit(&s->fetchers) > 0)
+        due = s->claim_at_us;
+    return due;
+}
+
+/* ---- ends ---- */
+
+static void end_if_settled(struct scheduler *s, struct tracked_job *job)
+{
+    if (!job_settled(job) || s->n_ended == SETTLE_MAX)
+        return; /* a full list is settled in this turn; the watch finds the rest */
+    jobs_remove(s->jobs, job);
+    s->ended[s->n_ended++] = job;
+    if (!s->settle_at_us)
+        s->settle_at_us = clock_mono_us() + SETTLE_WAIT_US;
+}
+
+static void watch_job(struct tracked_job *job, void *arg)
+{
+    struct scheduler *s = arg;
+    int64_t now = clock_mono_us();
+    char id[37];
+
+    if (!job->lost && now >= job->deadline_us) {
+        struct fetcher *f = fetchers_find(&s->fetchers, job->fetcher);
+        LOG(WARN, "lease.expired", KV("account", job->account_id),
+            KV("job", uuid_format(id, &job->job_id)), KV("fetcher", job->fetcher),
+            KV("done", job->done));
+        if (f && !job->done && f->held > 0)
+            f->held--;
+        job->lost = true;
+    }
+    if (!job->lost && !job->done && !fetchers_find(&s->fetchers, job->fetcher)) {
+        LOG(WARN, "job.orphaned", KV("account", job->account_id),
+            KV("job", uuid_format(id, &job->job_id)), KV("fetcher", job->fetcher));
+        job->lost = true;
+    }
+    end_if_settled(s, job);
+}
+
+static void watch(struct scheduler *s)
+{
+    char gone[64];
+    int64_t now = clock_mono_us();
+
+    if (now < s->watch_at_us)
+        return;
+    while (fetchers_drop_silent(&s->fetchers, now, gone))
+        LOG(WARN, "fetcher.gone", KV("fetcher", gone));
+    jobs_each(s->jobs, watch_job, s);
+    s->watch_at_us = now + WATCH_US;
+}
+
+enum status scheduler_settle(struct scheduler *s, struct err *err)
+{
+    enum status st;
+    int64_t now = clock_mono_us();
+
+    watch(s);
+    if (s->n_ended == 0 || (now < s->settle_at_us && s->n_ended < SETTLE_MAX))
+        return ST_OK;
+    st = ledger_tick(&s->ledger, clock_utc_us(), err);
+    if (st == ST_OK)
+        st = ledger_settle(&s->ledger, s->ended, s->n_ended, err);
+    if (st == ST_RETRY) {
+        LOG(WARN, "settle.retry", KV("error", err->text), KV("jobs", (int64_t)s->n_ended));
+        s->settle_at_us = clock_mono_us() + CLAIM_RETRY_US;
+        return ST_OK;
+    }
+    TRY(st);
+    LOG(INFO, "jobs.settled", KV("jobs", (int64_t)s->n_ended), KV("us", clock_mono_us() - now));
+    for (size_t i = 0; i < s->n_ended; i++)
+        job_free(s->ended[i]);
+    s->n_ended = 0;
+    s->settle_at_us = 0;
+    s->claim_at_us = 0; /* some may be due again at once */
+    s->watch_at_us = 0;
+    return ST_OK;
+}
+
+/* ---- messages ---- */
+
+static void take_ready(struct scheduler *s, struct text from, struct arena *a, struct text body)
+{
+    const struct ready *ready = NULL;
+    struct err err;
+
+    if (ready_decode(&ready, a, body, &err) != ST_OK) {
+        LOG(WARN, "message.refused", KV("error", err.text));
+        return;
+    }
+    if (!fetchers_seen(&s->fetchers, from, ready->capacity, clock_mono_us()))
+        LOG(WARN, "fetcher.refused", KV("fetcher", ready->instance));
+}
+
+static void take_done(struct scheduler *s, struct text from, struct arena *a, struct text body)
+{
+    const struct done *done = NULL;
+    struct tracked_job *job;
+    struct fetcher *f;
+    struct err err;
+
+    if (done_decode(&done, a, body, &err) != ST_OK) {
+        LOG(WARN, "message.refused", KV("error", err.text));
+        return;
+    }
+    job = jobs_find(s->jobs, &done->job_id);
+    if (!job || job->done || !text_is(from, job->fetcher))
+        return; /* of an earlier life, or of a lease that has ended */
+    f = fetchers_find(&s->fetchers, job->fetcher);
+    if (f && f->held > 0)
+        f->held--;
+    job_done(job, done);
+    end_if_settled(s, job);
+}
+
+static void take_acks(struct scheduler *s, struct arena *a, struct text body)
+{
+    const struct acks *acks = NULL;
+    struct err err;
+
+    if (acks_decode(&acks, a, body, &err) != ST_OK) {
+        LOG(WARN, "message.refused", KV("error", err.text));
+        return;
+    }
+    for (size_t i = 0; i < acks->n_acks; i++) {
+        struct tracked_job *job = jobs_find(s->jobs, &acks->acks[i].job_id);
+        if (!job)
+            continue;
+        job_ack(job, &acks->acks[i]);
+        end_if_settled(s, job);
+    }
+}
+
+static void take_control(struct scheduler *s, struct arena *a, const struct msg *m)
+{
+    struct control_view view = {.ledger = &s->ledger,
+                                .fetchers = &s->fetchers,
+                                .outstanding = jobs_count(s->jobs),
+                                .started_us = s->started_us,
+                                .paused = s->paused};
+    struct text frames[MSG_FRAMES_MAX];
+    struct err err;
+
+    /* Whatever envelope a REQ or DEALER put before its one frame goes back with the answer. */
+    for (size_t i = 0; i + 1 < m->n; i++)
+        frames[i] = msg_frame(m, i);
+    frames[m->n - 1] = control_answer(&view, a, msg_frame(m, m->n - 1));
+    s->paused = view.paused;
+    if (view.woken)
+        s->claim_at_us = 0;
+    if (link_send(s->control_link, 0, frames, m->n, &err) != ST_OK)
+        LOG(WARN, "control.unanswered", KV("error", err.text));
+}
+
+static void take_message(struct scheduler *s, struct link *link, struct arena *a,
+                         const struct msg *m)
+{
+    enum wire_kind kind;
+    struct err err;
+
+    if (link == s->control_link) {
+        if (m->n >= 2)
+            take_control(s, a, m);
+    } else if (link == s->acks_link) {
+        take_acks(s, a, msg_frame(m, m->n - 1));
+    } else if (m->n != 2 || wire_kind_of(&kind, msg_frame(m, 1), &err) != ST_OK) {
+        LOG(WARN, "message.refused", KV("error", m->n != 2 ? "not one frame" : err.text));
+    } else if (kind == WIRE_READY) {
+        take_ready(s, msg_frame(m, 0), a, msg_frame(m, 1));
+    } else if (kind == WIRE_DONE) {
+        take_done(s, msg_frame(m, 0), a, msg_frame(m, 1));
+    } else {
+        LOG(WARN, "message.refused", KV("error", "a fetcher sends ready and done only"));
+    }
+}
+
+enum status scheduler_take(struct scheduler *s, struct err *err)
+{
+    struct link *links[] = {s->acks_link, s->jobs_link, s->control_link};
+    struct arena *a = arena_new();
+    struct msg m;
+
+    for (size_t i = 0; i < sizeof(links) / sizeof(links[0]); i++) {
+        enum status st = ST_OK;
+        for (int n = 0; n < TAKE_MAX && st != ST_RETRY; n++) {
+            st = link_recv(links[i], 0, &m, err);
+            if (st == ST_OK)
+                take_message(s, links[i], a, &m);
+            msg_clear(&m);
+            arena_reset(a);
+        }
+    }
+    arena_free(&a);
+    return ST_OK;
+}
+
+/* ---- claims ---- */
+
+/* The job goes to the fetcher with the least to do. Nobody takes it: its lease is given back. */
+static void send_job(struct scheduler *s, struct tracked_job *job, struct arena *a)
+{
+    struct window *windows = ARENA_ARRAY(a, job->n_windows, struct window);
+    struct job message = {.job_id = job->job_id,
+                          .scheduler_id = s->ledger.scheduler_id,
+                          .account_id = job->account_id,
+                          .epoch = job->epoch,
+                          .lease_ms = (job->deadline_us - clock_mono_us()) / US_PER_MS,
+                          .account = job->account,
+                          .provider = job->provider,
+                          .base_url = job->base_url,
+                          .sealed_key = job->sealed_key,
+                          .page_cap = (uint32_t)s->cfg->page_cap,
+                          .windows = windows,
+                          .n_windows = job->n_windows};
+    struct buf b = {.arena = a};
+    struct fetcher *f;
+    struct err err;
+
+    for (size_t i = 0; i < job->n_windows; i++)
+        windows[i] = job->windows[i].asked;
+    if (message.lease_ms < 0)
+        message.lease_ms = 0;
+    job_encode(&b, &message);
+    while ((f = fetchers_pick(&s->fetchers))) {
+        const struct text frames[] = {text_of(f->instance), {b.at, b.len}};
+        if (link_send(s->jobs_link, 0, frames, 2, &err) == ST_OK) {
+            memcpy(job->fetcher, f->instance, sizeof(job->fetcher));
+            f->held++;
+            return;
+        }
+        LOG(WARN, "fetcher.unreachable", KV("fetcher", f->instance), KV("error", err.text));
+        fetchers_drop(&s->fetchers, f->instance); /* its next sign of life brings it back */
+    }
+    job->lost = true;
+}
+
+static void start_job(struct scheduler *s, struct tracked_job *job, struct arena *a)
+{
+    char id[37];
+
+    if (job->n_windows == 0)
+        job->lost =
+            true; /* nothing to ask: the lease is released and the next due time worked out */
+    else
+        send_job(s, job, a);
+    LOG(DEBUG, "job.sent", KV("account", job->account_id), KV("job", uuid_format(id, &job->job_id)),
+        KV("windows", (int64_t)job->n_windows), KV("fetcher", job->fetcher));
+    jobs_add(s->jobs, job);
+    end_if_settled(s, job);
+}
+
+enum status scheduler_claim(struct scheduler *s, struct err *err)
+{
+    size_t room = (size_t)s->cfg->max_outstanding - jobs_count(s->jobs);
+    size_t want = fetchers_credit(&s->fetchers);
+    struct arena *a;
+    struct claim claim;
+    enum status st;
+    int64_t now = clock_mono_us();
+
+    if (stage_stopping() || now < s->claim_at_us || want == 0 ||
+        jobs_count(s->jobs) >= (size_t)s->cfg->max_outstanding || s->n_ended == SETTLE_MAX)
+        return ST_OK;
+    want = want < room ? want : room;
+    want = want < CLAIM_MAX ? want : CLAIM_MAX;
+    a = arena_new();
+    st = ledger_claim(&s->ledger, &claim, a, want, err);
+    if (st == ST_OK) {
+        s->paused = claim.paused;
+        for (size_t i = 0; i < claim.n_jobs; i++)
+            start_job(s, claim.jobs[i], a);
+        if (claim.n_claimed > 0)
+            LOG(INFO, "accounts.claimed", KV("accounts", (int64_t)claim.n_claimed),
+                KV("us", clock_mono_us() - now));
+        s->claim_at_us = now + CLAIM_IDLE_US;
+        if (claim.n_claimed == want)
+            s->claim_at_us = 0; /* more may be due */
+        else if (claim.n_claimed == 0 && claim.next_due_in_us > 0 &&
+                 claim.next_due_in_us < CLAIM_IDLE_US)
+            s->claim_at_us = now + claim.next_due_in_us;
+    }
+    arena_free(&a);
+    if (st != ST_RETRY)
+        return st;
+    LOG(WARN, "claim.retry", KV("error", err->text));
+    s->claim_at_us = clock_mono_us() + CLAIM_RETRY_US;
+    return ST_OK;
+}
