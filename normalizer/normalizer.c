@@ -105,6 +105,13 @@ void normalize_page(struct record_page *out, struct arena *a, const struct origi
         log_dead(origin, page, out);
 }
 
+/* A record without any text. */
+#define RECORD_SIZE (60 + 9 * N_RECORD_COUNTS + 5 * N_RECORD_TEXTS)
+_Static_assert(NORMALIZER_MESSAGE_MAX / RECORD_SIZE < WIRE_RECORDS_MAX,
+               "a message that is small enough never holds too many records");
+_Static_assert(READER_PAGE_MAX + (2 * READER_BAD_ROWS_MAX * DEAD_BODY_MAX) < WIRE_MESSAGE_MAX,
+               "the largest page fits into a message");
+
 /* An upper bound of what a page takes in a message. */
 static size_t page_size(const struct record_page *page)
 {
@@ -113,21 +120,20 @@ static size_t page_size(const struct record_page *page)
     for (size_t i = 0; i < page->n_bad_rows; i++)
         size += page->bad_rows[i].body.len + 2000;
     for (size_t i = 0; i < page->n_records; i++) {
-        size += 60 + 9 * N_RECORD_COUNTS;
+        size += RECORD_SIZE;
         for (size_t t = 0; t < N_RECORD_TEXTS; t++)
-            size += page->records[i].texts[t].len + 5;
+            size += page->records[i].texts[t].len;
     }
     return size;
 }
 
 size_t normalizer_fit(const struct record_page *pages, size_t n_pages)
 {
-    size_t size = 0, n_records = 0;
+    size_t size = 0;
 
     for (size_t i = 0; i < n_pages; i++) {
         size += page_size(&pages[i]);
-        n_records += pages[i].n_records;
-        if (i > 0 && (size > NORMALIZER_MESSAGE_MAX || n_records > WIRE_RECORDS_MAX))
+        if (i > 0 && size > NORMALIZER_MESSAGE_MAX)
             return i;
     }
     return n_pages;

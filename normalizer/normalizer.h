@@ -36,7 +36,7 @@ void normalize_page(struct record_page *out, struct arena *a, const struct origi
                     const struct page *page);
 
 /* How many of the pages, from the first, go into one message: at least one, and as many as stay
- * within NORMALIZER_MESSAGE_MAX and WIRE_RECORDS_MAX. */
+ * within NORMALIZER_MESSAGE_MAX. */
 size_t normalizer_fit(const struct record_page *pages, size_t n_pages);
 
 #endif

@@ -1,0 +1,323 @@
+/* The normalizer: pages in at one link, records out at the other. */
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/providers/reader.h"
+#include "normalizer/normalizer.h"
+#include "tests/fakes/record_print.h"
+
+#define T0 INT64_C(1793923200) /* 2026-11-06T00:00:00Z */
+
+#define ROW(in)                                                                                    \
+    "{\"object\":\"organization.usage.completions.result\",\"input_tokens\":" in                   \
+    ",\"output_tokens\":2,\"num_model_requests\":1}"
+#define PAGE(rows)                                                                                 \
+    "{\"data\":[{\"start_time\":1793923200,\"end_time\":1793926800,\"results\":[" rows             \
+    "]}],\"has_more\":false,\"next_page\":null}"
+#define OUT " output_tokens=2 num_requests=1\n"
+
+static struct origin origin_of(const char *provider)
+{
+    return (struct origin){.job_id = {{1, 2, 3}},
+                           .scheduler_id = {{4}},
+                           .account_id = 99,
+                           .epoch = 5,
+                           .provider = text_of(provider)};
+}
+
+static struct page page_of(const char *feed, uint32_t seq, const char *body)
+{
+    return (struct page){
+        .window = 1,
+        .seq = seq,
+        .asked = {.feed = text_of(feed), .from_us = T0 * US_PER_S, .bucket_s = 3600},
+        .complete_us = T0 * US_PER_S,
+        .last = true,
+        .body = text_of(body)};
+}
+
+/* ---- one page ---- */
+
+static const struct {
+    const char *name, *provider, *feed, *body, *want;
+} page_cases[] = {
+    {"a good page", "openai", "completions", PAGE(ROW("5")), "1793923200/3600 input_tokens=5" OUT},
+    {"a row set aside, the other kept", "openai", "completions", PAGE(ROW("5") "," ROW("\"x\"")),
+     "1793923200/3600 input_tokens=5" OUT
+     "bad $.data[0].results[1].input_tokens: input_tokens: not a number\n"},
+    {"a dead page", "openai", "completions", "{\"data\":null}",
+     "dead $.data: $.data: no array of buckets; this is not a page of usage\n"},
+    {"an unknown provider", "closedai", "completions", PAGE(ROW("5")),
+     "dead : this version knows no such provider: are all stages of one version?\n"},
+    {"an unknown feed", "openai", "dreams", PAGE(ROW("5")),
+     "dead : this version knows no such feed of the provider: are all stages of one version?\n"},
+};
+
+static void test_pages(void **state)
+{
+    struct arena *a = arena_new();
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(page_cases) / sizeof(page_cases[0]); i++) {
+        struct origin origin = origin_of(page_cases[i].provider);
+        struct page page = page_of(page_cases[i].feed, 7, page_cases[i].body);
+        struct record_page got;
+        const char *text;
+        normalize_page(&got, a, &origin, &page);
+        text = record_page_print(a, &got);
+        if (strcmp(text, page_cases[i].want) != 0)
+            fail_msg("%s: got:\n%swant:\n%s", page_cases[i].name, text, page_cases[i].want);
+        assert_int_equal(got.window, 1);
+        assert_int_equal(got.seq, 7);
+        assert_int_equal(got.complete_us, T0 * US_PER_S);
+        arena_reset(a);
+    }
+    arena_free(&a);
+}
+
+/* ---- messages stay below the limits ---- */
+
+static const struct {
+    const char *name;
+    size_t body_len[4]; /* of each page's dead letter; 0: no more pages */
+    size_t n_records[4];
+    size_t want;
+} fit_cases[] = {
+    {"small pages go together", {10, 10, 10}, {0}, 3},
+    {"the third is too much", {15 << 20, 15 << 20, 15 << 20}, {0}, 2},
+    {"one that is too large goes alone", {60 << 20, 10}, {0}, 1},
+    {"records count too", {31 << 20, 1 << 19, 1 << 20}, {1, 60, 60}, 2},
+};
+
+static void test_fit(void **state)
+{
+    struct record *records = xalloc(60, sizeof(*records));
+
+    (void)state;
+    for (size_t i = 0; i < 60; i++)
+        record_clear(&records[i]);
+    for (size_t i = 0; i < sizeof(fit_cases) / sizeof(fit_cases[0]); i++) {
+        struct record_page pages[4] = {0};
+        size_t n = 0, got;
+        for (; n < 4 && fit_cases[i].body_len[n] > 0; n++) {
+            pages[n].dead.body = (struct text){"", fit_cases[i].body_len[n]};
+            pages[n].records = records;
+            pages[n].n_records = fit_cases[i].n_records[n];
+        }
+        got = normalizer_fit(pages, n);
+        if (got != fit_cases[i].want)
+            fail_msg("%s: got %zu, want %zu", fit_cases[i].name, got, fit_cases[i].want);
+    }
+    free(records);
+}
+
+/* ---- through the links ---- */
+
+/* A fetcher's and a writer's end around a normalizer, in one folder. */
+struct rig {
+    char dir[64];
+    struct arena *arena;
+    struct config cfg;
+    struct normalizer *n;
+    void *zmq;
+    struct link *to, *from;
+};
+
+static void rig_open(struct rig *rig)
+{
+    struct err err = {0};
+
+    *rig = (struct rig){.dir = "/tmp/uf-test-XXXXXX", .arena = arena_new(), .zmq = zmq_ctx_new()};
+    assert_non_null(mkdtemp(rig->dir));
+    rig->cfg.pages = arena_printf(rig->arena, "ipc://%s/pages", rig->dir);
+    rig->cfg.records = arena_printf(rig->arena, "ipc://%s/records", rig->dir);
+    rig->cfg.instance = "test";
+    rig->cfg.log_level = LOG_ERROR; /* the warnings are asked for, and errors are not */
+    if (normalizer_open(&rig->n, &rig->cfg, &err) != ST_OK ||
+        link_open(&rig->to, rig->zmq, LINK_PAGES_OUT, &rig->cfg, TEXT_NULL, &err) != ST_OK)
+        fail_msg("%s", err.text);
+}
+
+static void rig_listen(struct rig *rig)
+{
+    struct err err = {0};
+
+    if (link_open(&rig->from, rig->zmq, LINK_RECORDS_IN, &rig->cfg, TEXT_NULL, &err) != ST_OK)
+        fail_msg("%s", err.text);
+}
+
+static void rig_close(struct rig *rig)
+{
+    char *path;
+
+    link_close(&rig->to);
+    link_close(&rig->from);
+    normalizer_close(&rig->n);
+    assert_null(rig->n);
+    normalizer_close(&rig->n); /* accepts NULL */
+    zmq_ctx_term(rig->zmq);
+    path = arena_printf(rig->arena, "%s/pages", rig->dir);
+    (void)rmdir(path);
+    path = arena_printf(rig->arena, "%s/records", rig->dir);
+    (void)rmdir(path);
+    assert_int_equal(rmdir(rig->dir), 0); /* nothing is left behind */
+    arena_free(&rig->arena);
+}
+
+static void rig_send(struct rig *rig, const struct text *frames, size_t n)
+{
+    int64_t until_us = clock_mono_us() + 10 * US_PER_S;
+    struct err err = {0};
+
+    while (link_send(rig->to, 0, frames, n, &err) != ST_OK) {
+        if (clock_mono_us() > until_us)
+            fail_msg("not sent: %s", err.text);
+        link_refresh(rig->to, clock_mono_us());
+        (void)usleep(1000);
+    }
+}
+
+static void rig_send_pages(struct rig *rig, const struct page *pages, size_t n)
+{
+    struct pages message = {.origin = origin_of("openai"), .pages = pages, .n_pages = n};
+    struct buf head = {.arena = rig->arena};
+    struct text frames[1 + 8];
+
+    pages_encode_head(&head, &message);
+    frames[0] = (struct text){head.at, head.len};
+    for (size_t i = 0; i < n; i++)
+        frames[1 + i] = pages[i].body;
+    rig_send(rig, frames, 1 + n);
+}
+
+/* Records as they come out, the normalizer turning in between; ends the test after ten seconds. */
+static const struct records *rig_receive(struct rig *rig, bool turn)
+{
+    int64_t until_us = clock_mono_us() + 10 * US_PER_S;
+    const struct records *got = NULL;
+    struct msg in;
+    struct err err = {0};
+
+    while (link_recv(rig->from, 0, &in, &err) != ST_OK) {
+        if (clock_mono_us() > until_us)
+            fail_msg("no records came");
+        if (turn) {
+            (void)stage_wait(normalizer_stage(rig->n), clock_mono_us() + 10 * US_PER_MS);
+            assert_int_equal(normalizer_take(rig->n, &err), ST_OK);
+        } else {
+            (void)usleep(1000);
+        }
+    }
+    assert_int_equal(in.n, 1);
+    struct text copy = arena_text(rig->arena, msg_frame(&in, 0));
+    msg_clear(&in);
+    if (records_decode(&got, rig->arena, copy, &err) != ST_OK)
+        fail_msg("%s", err.text);
+    return got;
+}
+
+static void test_pages_become_records(void **state)
+{
+    const struct page pages[] = {page_of("completions", 0, PAGE(ROW("5"))),
+                                 page_of("completions", 1, "<html>"),
+                                 page_of("completions", 2, PAGE(""))};
+    const struct records *got;
+    struct origin origin = origin_of("openai");
+    struct rig rig;
+
+    (void)state;
+    rig_open(&rig);
+    rig_listen(&rig);
+    rig_send_pages(&rig, pages, 3);
+    got = rig_receive(&rig, true);
+    assert_true(uuid_eq(&got->origin.job_id, &origin.job_id));
+    assert_true(uuid_eq(&got->origin.scheduler_id, &origin.scheduler_id));
+    assert_int_equal(got->origin.account_id, 99);
+    assert_int_equal(got->origin.epoch, 5);
+    assert_int_equal(got->n_pages, 3);
+    assert_string_equal(record_page_print(rig.arena, &got->pages[0]),
+                        "1793923200/3600 input_tokens=5" OUT);
+    assert_non_null(got->pages[1].dead.reason.at);
+    assert_int_equal(got->pages[1].seq, 1);
+    assert_int_equal(got->pages[1].n_spans, 0);
+    assert_int_equal(got->pages[2].n_spans, 1); /* an empty bucket removes what was there */
+    assert_int_equal(got->pages[2].n_records, 0);
+    rig_close(&rig);
+}
+
+/* What is no pages message at all is dropped, and the next one is read. */
+static void test_garbage_is_dropped(void **state)
+{
+    const struct page page = page_of("completions", 4, PAGE(ROW("5")));
+    const struct text garbage[] = {TEXT_LIT("\x93\x01\x04"), TEXT_LIT("x")};
+    struct rig rig;
+
+    (void)state;
+    rig_open(&rig);
+    rig_listen(&rig);
+    rig_send(&rig, garbage, 1);
+    rig_send(&rig, garbage, 2);
+    rig_send_pages(&rig, &page, 1);
+    assert_int_equal(rig_receive(&rig, true)->pages[0].seq, 4);
+    rig_close(&rig);
+}
+
+struct late_writer {
+    struct rig *rig;
+    const struct records *got;
+};
+
+static void *listen_late(void *arg)
+{
+    struct late_writer *late = arg;
+
+    (void)usleep(300000);
+    rig_listen(late->rig);
+    late->got = rig_receive(late->rig, false);
+    return NULL;
+}
+
+/* No writer yet: the page waits in hand, and goes out when one comes. */
+static void test_waits_for_a_writer(void **state)
+{
+    const struct page page = page_of("completions", 4, PAGE(ROW("5")));
+    struct rig rig;
+    struct late_writer late = {&rig, NULL};
+    struct err err = {0};
+    pthread_t thread;
+
+    (void)state;
+    rig_open(&rig);
+    rig_send_pages(&rig, &page, 1);
+    assert_int_equal(pthread_create(&thread, NULL, listen_late, &late), 0);
+    (void)stage_wait(normalizer_stage(rig.n), clock_mono_us() + 5 * US_PER_S);
+    assert_int_equal(normalizer_take(rig.n, &err), ST_OK);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_non_null(late.got);
+    assert_int_equal(late.got->pages[0].n_records, 1);
+    rig_close(&rig);
+}
+
+int main(void)
+{
+    static const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_pages),
+        cmocka_unit_test(test_fit),
+        cmocka_unit_test(test_pages_become_records),
+        cmocka_unit_test(test_garbage_is_dropped),
+        cmocka_unit_test(test_waits_for_a_writer),
+    };
+
+    log_open("test", LOG_ERROR);
+    return cmocka_run_group_tests_name("normalizer", tests, NULL, NULL);
+}
