@@ -74,11 +74,9 @@ void *xrealloc(void *p, size_t count, size_t size)
 
 char *xstrdup(const char *s)
 {
-    size_t len = strlen(s);
-    char *copy = xalloc(len + 1, 1);
+    size_t size = strlen(s) + 1;
 
-    memcpy(copy, s, len);
-    return copy;
+    return memcpy(xalloc(size, 1), s, size);
 }
 
 static size_t rounded(size_t bytes)
@@ -184,7 +182,7 @@ char *arena_printf(struct arena *a, const char *fmt, ...)
     va_end(args);
     assert(len >= 0);
     at = arena_alloc(a, (size_t)len + 1, 1);
-    vsnprintf(at, (size_t)len + 1, fmt, again);
+    (void)vsnprintf(at, (size_t)len + 1, fmt, again);
     va_end(again);
     return at;
 }
@@ -298,7 +296,7 @@ void buf_printf(struct buf *b, const char *fmt, ...)
     va_end(args);
     assert(len >= 0);
     buf_reserve(b, (size_t)len);
-    vsnprintf(b->at + b->len, (size_t)len + 1, fmt, again);
+    (void)vsnprintf(b->at + b->len, (size_t)len + 1, fmt, again);
     va_end(again);
     b->len += (size_t)len;
 }

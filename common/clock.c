@@ -100,7 +100,7 @@ static bool take_zone(struct text *t, int64_t *out_s)
     if (!take_char(t, "+-") || !take_digits(t, 2, &hours) || !take_char(t, ":") ||
         !take_digits(t, 2, &minutes) || hours > 23 || minutes > 59)
         return false;
-    *out_s = (hours * 60 + minutes) * (west ? -60 : 60);
+    *out_s = (hours * INT64_C(3600) + minutes * INT64_C(60)) * (west ? -1 : 1);
     return true;
 }
 
@@ -151,7 +151,7 @@ enum status time_parse(int64_t *out_us, struct text t, struct err *err)
 enum status time_parse_since(int64_t *out_us, struct text t, int64_t now_us, struct err *err)
 {
     int64_t today_us = time_floor_us(now_us, US_PER_DAY / US_PER_S);
-    int64_t ago_s;
+    int64_t ago_s = 0;
     struct err unused;
 
     if (text_is(t, "now")) {
@@ -242,9 +242,9 @@ const char *time_format(char out[TIME_TEXT_MAX], int64_t t_us)
 
     gmtime_r(&s, &tm);
     if (t_us != whole_us)
-        snprintf(fraction, sizeof(fraction), ".%06d", (int)(t_us - whole_us));
-    snprintf(out, TIME_TEXT_MAX, "%04d-%02d-%02dT%02d:%02d:%02d%sZ", tm.tm_year + 1900,
-             tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, fraction);
+        (void)snprintf(fraction, sizeof(fraction), ".%06d", (int)(t_us - whole_us));
+    (void)snprintf(out, TIME_TEXT_MAX, "%04d-%02d-%02dT%02d:%02d:%02d%sZ", tm.tm_year + 1900,
+                   tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, fraction);
     return out;
 }
 

@@ -47,7 +47,9 @@ static bool at_end(const struct reader *r)
 
 static char peek(const struct reader *r)
 {
-    return at_end(r) ? '\0' : r->all.at[r->at];
+    if (at_end(r))
+        return '\0';
+    return r->all.at[r->at];
 }
 
 static bool is_blank(char c)

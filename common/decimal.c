@@ -104,6 +104,7 @@ enum status decimal_parse(struct decimal *out, struct arena *a, struct text t, s
     if (len > DECIMAL_DIGITS_MAX || scale > DECIMAL_DIGITS_MAX)
         return too_long(t, err);
     digits = arena_alloc(a, len, 1);
+    assert(n.whole.at);
     memcpy(digits, n.whole.at, n.whole.len);
     if (n.fraction.len)
         memcpy(digits + n.whole.len, n.fraction.at, n.fraction.len);

@@ -315,7 +315,7 @@ static bool repair_escapes(char *at, size_t len)
             }
         }
         if (unit == 0 || (unit >= 0xd800 && unit <= 0xdfff)) {
-            memcpy(at + 2, "fffd", 4);
+            memcpy(at + 2, (const char[]){'f', 'f', 'f', 'd'}, 4);
             repaired = true;
         }
         at += 6;

@@ -75,13 +75,13 @@ static size_t escape(char out[8], struct text from)
         return 1;
     }
     if (c == '"' || c == '\\')
-        snprintf(out, 8, "\\%c", c);
+        (void)snprintf(out, 8, "\\%c", c);
     else if (c == '\n')
-        snprintf(out, 8, "\\n");
+        (void)snprintf(out, 8, "\\n");
     else if (c < 0x20 || c == 0x7f)
-        snprintf(out, 8, "\\u%04x", c);
+        (void)snprintf(out, 8, "\\u%04x", c);
     else
-        snprintf(out, 8, "%.*s", (int)n, from.at);
+        (void)snprintf(out, 8, "%.*s", (int)n, from.at);
     return n;
 }
 
@@ -108,10 +108,10 @@ static bool put_value(struct line *l, const struct log_kv *kv)
 
     switch (kv->kind) {
     case KV_INT:
-        snprintf(number, sizeof(number), "%" PRId64, kv->v.i);
+        (void)snprintf(number, sizeof(number), "%" PRId64, kv->v.i);
         return put_str(l, number);
     case KV_UINT:
-        snprintf(number, sizeof(number), "%" PRIu64, kv->v.u);
+        (void)snprintf(number, sizeof(number), "%" PRIu64, kv->v.u);
         return put_str(l, number);
     case KV_BOOL:
         return put_str(l, kv->v.b ? "true" : "false");
@@ -140,9 +140,9 @@ static void put_time(struct line *l)
 
     clock_gettime(CLOCK_REALTIME, &now);
     gmtime_r(&now.tv_sec, &tm);
-    snprintf(text, sizeof(text), "{\"ts\":\"%04d-%02d-%02dT%02d:%02d:%02d.%03dZ\"",
-             tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec,
-             (int)(now.tv_nsec / 1000000));
+    (void)snprintf(text, sizeof(text), "{\"ts\":\"%04d-%02d-%02dT%02d:%02d:%02d.%03dZ\"",
+                   tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec,
+                   (int)(now.tv_nsec / 1000000));
     put_str(l, text);
 }
 

@@ -39,9 +39,9 @@ enum kind {
 struct option {
     const char *name;
     enum kind kind;
+    unsigned stages;          /* enum stage_mask: who reads it; 0 = not one of the stages */
     const char *initial;      /* the default; NULL = none */
     const char *least, *most; /* in the same form as a value; NULL = no limit */
-    unsigned stages;          /* enum stage_mask: who reads it; 0 = not one of the stages */
     size_t offset;            /* in struct config */
     const char *group;        /* heading in docs/config.md */
     const char *meaning;
@@ -60,84 +60,84 @@ struct option {
 #define PROCESS  "Every process"
 
 static const struct option options[] = {
-    {"DATABASE_URL", KIND_DATABASE, NULL, NULL, NULL, STAGE_DATABASE, AT(database_url), DATABASE,
+    {"DATABASE_URL", KIND_DATABASE, STAGE_DATABASE, NULL, NULL, NULL, AT(database_url), DATABASE,
      "Postgres connection string: postgresql://USER:PASSWORD@HOST:5432/DATABASE"},
-    {"NEXT_PUBLIC_SUPABASE_URL", KIND_DATABASE, NULL, NULL, NULL, STAGE_DATABASE, NOWHERE, DATABASE,
+    {"NEXT_PUBLIC_SUPABASE_URL", KIND_DATABASE, STAGE_DATABASE, NULL, NULL, NULL, NOWHERE, DATABASE,
      "https://REF.supabase.co; with SUPABASE_DB_PASSWORD it stands for DATABASE_URL"},
-    {"SUPABASE_DB_PASSWORD", KIND_DATABASE, NULL, NULL, NULL, STAGE_DATABASE, NOWHERE, DATABASE,
+    {"SUPABASE_DB_PASSWORD", KIND_DATABASE, STAGE_DATABASE, NULL, NULL, NULL, NOWHERE, DATABASE,
      "password of the Supabase project's Postgres"},
-    {"SUPABASE_SERVICE_KEY", KIND_DATABASE, NULL, NULL, NULL, STAGE_DATABASE, NOWHERE, DATABASE,
+    {"SUPABASE_SERVICE_KEY", KIND_DATABASE, STAGE_DATABASE, NULL, NULL, NULL, NOWHERE, DATABASE,
      "not used: it is a key of Supabase's HTTP API, and no database password"},
-    {"UF_SCHEMA", KIND_IDENTIFIER, "public", NULL, NULL, STAGE_DATABASE, AT(schema), DATABASE,
+    {"UF_SCHEMA", KIND_IDENTIFIER, STAGE_DATABASE, "public", NULL, NULL, AT(schema), DATABASE,
      "schema of the tables"},
 
-    {"ENCRYPTION_KEY", KIND_ENCRYPTION_KEY, NULL, NULL, NULL, STAGE_FETCHER | STAGE_CLI,
+    {"ENCRYPTION_KEY", KIND_ENCRYPTION_KEY, STAGE_FETCHER | STAGE_CLI, NULL, NULL, NULL,
      AT(encryption_key), KEYS,
      "seals the providers' keys in the database: 32 bytes as base64 or 64 hex digits; make one "
      "with \"usagectl keygen\""},
-    {"CRON_API_KEY", KIND_SECRET, NULL, NULL, NULL, 0, AT(cron_api_key), KEYS,
+    {"CRON_API_KEY", KIND_SECRET, 0, NULL, NULL, NULL, AT(cron_api_key), KEYS,
      "what the HTTP trigger asks its callers for"},
 
-    {"UF_SCHEDULE", KIND_SCHEDULE, "*/15 * * * *", NULL, NULL, STAGE_SCHEDULER | STAGE_CLI,
+    {"UF_SCHEDULE", KIND_SCHEDULE, STAGE_SCHEDULER | STAGE_CLI, "*/15 * * * *", NULL, NULL,
      AT(schedule), CYCLES, "when a cycle begins: minute hour day month weekday, in UTC"},
-    {"UF_BUCKET", KIND_BUCKET, "1h", NULL, NULL, STAGE_SCHEDULER | STAGE_CLI, AT(bucket_s), CYCLES,
+    {"UF_BUCKET", KIND_BUCKET, STAGE_SCHEDULER | STAGE_CLI, "1h", NULL, NULL, AT(bucket_s), CYCLES,
      "width of the usage buckets asked for; a feed that has no such width uses its next "
      "narrower one"},
-    {"UF_BACKFILL", KIND_DURATION, "7d", "1h", "3650d", STAGE_SCHEDULER | STAGE_CLI, AT(backfill_s),
+    {"UF_BACKFILL", KIND_DURATION, STAGE_SCHEDULER | STAGE_CLI, "7d", "1h", "3650d", AT(backfill_s),
      CYCLES, "how far back a new account's first cycle reaches"},
-    {"UF_LEASE", KIND_DURATION, "120s", "10s", "1h", STAGE_SCHEDULER, AT(lease_s), CYCLES,
+    {"UF_LEASE", KIND_DURATION, STAGE_SCHEDULER, "120s", "10s", "1h", AT(lease_s), CYCLES,
      "how long a job may take, from its claim to the last acknowledgement, before it is offered "
      "again"},
-    {"UF_MAX_OUTSTANDING", KIND_NUMBER, "4096", "1", "100000", STAGE_SCHEDULER, AT(max_outstanding),
+    {"UF_MAX_OUTSTANDING", KIND_NUMBER, STAGE_SCHEDULER, "4096", "1", "100000", AT(max_outstanding),
      CYCLES, "jobs claimed and not yet settled, per scheduler"},
-    {"UF_PAGE_CAP", KIND_NUMBER, "200", "1", "100000", STAGE_SCHEDULER | STAGE_FETCHER,
+    {"UF_PAGE_CAP", KIND_NUMBER, STAGE_SCHEDULER | STAGE_FETCHER, "200", "1", "100000",
      AT(page_cap), CYCLES, "pages of one feed in one job; what is left is read by the next job"},
 
-    {"UF_IN_FLIGHT", KIND_NUMBER, "256", "1", "10000", STAGE_FETCHER, AT(in_flight), FETCHING,
+    {"UF_IN_FLIGHT", KIND_NUMBER, STAGE_FETCHER, "256", "1", "10000", AT(in_flight), FETCHING,
      "accounts that one fetcher reads at once"},
-    {"UF_PER_HOST", KIND_NUMBER, "64", "1", "1000", STAGE_FETCHER, AT(per_host), FETCHING,
+    {"UF_PER_HOST", KIND_NUMBER, STAGE_FETCHER, "64", "1", "1000", AT(per_host), FETCHING,
      "connections of one fetcher to one host"},
-    {"UF_REQUEST_TIMEOUT", KIND_DURATION, "60s", "1s", "10m", STAGE_FETCHER | STAGE_CLI,
+    {"UF_REQUEST_TIMEOUT", KIND_DURATION, STAGE_FETCHER | STAGE_CLI, "60s", "1s", "10m",
      AT(request_timeout_s), FETCHING, "one HTTP request, from connecting to the last byte"},
-    {"UF_MAX_BODY", KIND_SIZE, "16MiB", "1KiB", "64MiB", STAGE_FETCHER | STAGE_CLI, AT(max_body),
+    {"UF_MAX_BODY", KIND_SIZE, STAGE_FETCHER | STAGE_CLI, "16MiB", "1KiB", "64MiB", AT(max_body),
      FETCHING, "largest answer taken, after decompression"},
-    {"UF_ALLOW_HTTP", KIND_SWITCH, "0", NULL, NULL, STAGE_FETCHER | STAGE_CLI, AT(allow_http),
+    {"UF_ALLOW_HTTP", KIND_SWITCH, STAGE_FETCHER | STAGE_CLI, "0", NULL, NULL, AT(allow_http),
      FETCHING, "1 = plain http:// to other hosts than this one; keys then travel unencrypted"},
-    {"UF_CA_FILE", KIND_FILE, NULL, NULL, NULL, STAGE_FETCHER | STAGE_CLI, AT(ca_file), FETCHING,
+    {"UF_CA_FILE", KIND_FILE, STAGE_FETCHER | STAGE_CLI, NULL, NULL, NULL, AT(ca_file), FETCHING,
      "PEM file of certificates to trust beside the system's"},
-    {"UF_FETCHERS", KIND_NUMBER, "2", "1", "1000", 0, NOWHERE, FETCHING,
+    {"UF_FETCHERS", KIND_NUMBER, 0, "2", "1", "1000", NOWHERE, FETCHING,
      "fetchers that \"make run\" starts"},
 
-    {"UF_BATCH_ROWS", KIND_NUMBER, "5000", "1", "1000000", STAGE_WRITER, AT(batch_rows), WRITING,
+    {"UF_BATCH_ROWS", KIND_NUMBER, STAGE_WRITER, "5000", "1", "1000000", AT(batch_rows), WRITING,
      "a batch is committed once it has this many rows"},
-    {"UF_BATCH_BYTES", KIND_SIZE, "8MiB", "1KiB", "64MiB", STAGE_WRITER, AT(batch_bytes), WRITING,
+    {"UF_BATCH_BYTES", KIND_SIZE, STAGE_WRITER, "8MiB", "1KiB", "64MiB", AT(batch_bytes), WRITING,
      "or once it has this many bytes"},
-    {"UF_BATCH_MS", KIND_NUMBER, "250", "0", "60000", STAGE_WRITER, AT(batch_ms), WRITING,
+    {"UF_BATCH_MS", KIND_NUMBER, STAGE_WRITER, "250", "0", "60000", AT(batch_ms), WRITING,
      "or this many milliseconds after its first row"},
 
-    {"UF_RUN_DIR", KIND_TEXT, "var/run", NULL, NULL, STAGE_ALL, AT(run_dir), LINKS,
+    {"UF_RUN_DIR", KIND_TEXT, STAGE_ALL, "var/run", NULL, NULL, AT(run_dir), LINKS,
      "folder of the sockets by which the processes of one machine meet"},
-    {"UF_JOBS", KIND_ENDPOINTS, "ipc://" RUN_DIR "/jobs", NULL, NULL,
-     STAGE_SCHEDULER | STAGE_FETCHER, AT(jobs), LINKS, "scheduler to fetcher: jobs"},
-    {"UF_PAGES", KIND_ENDPOINTS, "ipc://" RUN_DIR "/pages", NULL, NULL,
-     STAGE_FETCHER | STAGE_NORMALIZER, AT(pages), LINKS, "fetcher to normalizer: raw pages"},
-    {"UF_RECORDS", KIND_ENDPOINTS, "ipc://" RUN_DIR "/records", NULL, NULL,
-     STAGE_NORMALIZER | STAGE_WRITER, AT(records), LINKS, "normalizer to writer: usage records"},
-    {"UF_ACKS", KIND_ENDPOINTS, "ipc://" RUN_DIR "/acks", NULL, NULL,
-     STAGE_WRITER | STAGE_SCHEDULER, AT(acks), LINKS, "writer to scheduler: what was committed"},
-    {"UF_CONTROL", KIND_ENDPOINTS, "ipc://" RUN_DIR "/control", NULL, NULL,
-     STAGE_SCHEDULER | STAGE_CLI, AT(control), LINKS, "requests to the scheduler, as JSON"},
-    {"UF_PULSE", KIND_ENDPOINTS, "ipc://" RUN_DIR "/pulse", NULL, NULL, STAGE_ALL, AT(pulse), LINKS,
+    {"UF_JOBS", KIND_ENDPOINTS, STAGE_SCHEDULER | STAGE_FETCHER, "ipc://" RUN_DIR "/jobs", NULL,
+     NULL, AT(jobs), LINKS, "scheduler to fetcher: jobs"},
+    {"UF_PAGES", KIND_ENDPOINTS, STAGE_FETCHER | STAGE_NORMALIZER, "ipc://" RUN_DIR "/pages", NULL,
+     NULL, AT(pages), LINKS, "fetcher to normalizer: raw pages"},
+    {"UF_RECORDS", KIND_ENDPOINTS, STAGE_NORMALIZER | STAGE_WRITER, "ipc://" RUN_DIR "/records",
+     NULL, NULL, AT(records), LINKS, "normalizer to writer: usage records"},
+    {"UF_ACKS", KIND_ENDPOINTS, STAGE_WRITER | STAGE_SCHEDULER, "ipc://" RUN_DIR "/acks", NULL,
+     NULL, AT(acks), LINKS, "writer to scheduler: what was committed"},
+    {"UF_CONTROL", KIND_ENDPOINTS, STAGE_SCHEDULER | STAGE_CLI, "ipc://" RUN_DIR "/control", NULL,
+     NULL, AT(control), LINKS, "requests to the scheduler, as JSON"},
+    {"UF_PULSE", KIND_ENDPOINTS, STAGE_ALL, "ipc://" RUN_DIR "/pulse", NULL, NULL, AT(pulse), LINKS,
      "what each process says of itself"},
-    {"UF_ALLOW_PLAINTEXT", KIND_SWITCH, "0", NULL, NULL, STAGE_ALL, AT(allow_plaintext), LINKS,
+    {"UF_ALLOW_PLAINTEXT", KIND_SWITCH, STAGE_ALL, "0", NULL, NULL, AT(allow_plaintext), LINKS,
      "1 = tcp:// endpoints without encryption"},
-    {"UF_HTTP", KIND_TEXT, "127.0.0.1:8080", NULL, NULL, 0, NOWHERE, LINKS,
+    {"UF_HTTP", KIND_TEXT, 0, "127.0.0.1:8080", NULL, NULL, NOWHERE, LINKS,
      "address of the dashboard and the HTTP interface"},
 
-    {"UF_INSTANCE", KIND_INSTANCE, NULL, NULL, NULL, STAGE_ALL, AT(instance), PROCESS,
+    {"UF_INSTANCE", KIND_INSTANCE, STAGE_ALL, NULL, NULL, NULL, AT(instance), PROCESS,
      "the process's name in logs and socket folders: letters, digits and '-'; by default its "
      "stage, process id and a random part"},
-    {"UF_LOG", KIND_LEVEL, "info", NULL, NULL, STAGE_ALL, AT(log_level), PROCESS,
+    {"UF_LOG", KIND_LEVEL, STAGE_ALL, "info", NULL, NULL, AT(log_level), PROCESS,
      "least level of the lines on stderr: debug, info, warn or error"},
 };
 #define N_OPTIONS (sizeof(options) / sizeof(options[0]))
@@ -227,7 +227,7 @@ static enum status size_parse(int64_t *out, struct text t, struct err *err)
     static const struct {
         const char *suffix;
         int64_t bytes;
-    } suffixes[] = {{"KiB", 1024}, {"MiB", 1024 * 1024}, {"GiB", 1024 * 1024 * 1024}};
+    } suffixes[] = {{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}};
     int64_t unit = 1;
 
     for (size_t i = 0; i < sizeof(suffixes) / sizeof(suffixes[0]); i++) {
@@ -439,7 +439,7 @@ static enum status value_find(const char **out, const struct option *o, struct e
     *out = env(o->name);
     if (!is_secret(o))
         return ST_OK;
-    snprintf(file_name, sizeof(file_name), "%s_FILE", o->name);
+    (void)snprintf(file_name, sizeof(file_name), "%s_FILE", o->name);
     path = env(file_name);
     if (!path)
         return ST_OK;
@@ -616,7 +616,7 @@ static bool is_known(const char *name)
         return true;
     if (len <= 5 || len >= sizeof(without) || strcmp(name + len - 5, "_FILE") != 0)
         return false;
-    snprintf(without, sizeof(without), "%.*s", (int)(len - 5), name);
+    (void)snprintf(without, sizeof(without), "%.*s", (int)(len - 5), name);
     o = option_find(without);
     return o && is_secret(o);
 }
@@ -634,7 +634,7 @@ static enum status unknown_refuse(struct err *err)
 
         if (strncmp(*e, "UF_", 3) != 0)
             continue;
-        snprintf(name, sizeof(name), "%.*s", (int)strcspn(*e, "="), *e);
+        (void)snprintf(name, sizeof(name), "%.*s", (int)strcspn(*e, "="), *e);
         if (is_known(name))
             continue;
         near = nearest_word(name, known, N_OPTIONS);
@@ -723,7 +723,7 @@ void config_wipe(struct config *cfg)
 /* ---- help ---------------------------------------------------------------------------------- */
 
 /* Words of `s`, broken at HELP_COLUMNS, each line indented. */
-static void print_wrapped(FILE *out, const char *s, size_t indent)
+static void print_wrapped(struct buf *out, const char *s, size_t indent)
 {
     size_t column = 0;
 
@@ -731,40 +731,40 @@ static void print_wrapped(FILE *out, const char *s, size_t indent)
         size_t word = strcspn(s, " ");
 
         if (column > indent && column + 1 + word > HELP_COLUMNS) {
-            fputc('\n', out);
+            buf_str(out, "\n");
             column = 0;
         }
         if (column == 0) {
-            fprintf(out, "%*s", (int)indent, "");
+            buf_printf(out, "%*s", (int)indent, "");
             column = indent;
         } else {
-            fputc(' ', out);
+            buf_str(out, " ");
             column++;
         }
-        fprintf(out, "%.*s", (int)word, s);
+        buf_printf(out, "%.*s", (int)word, s);
         column += word;
         s += word;
         s += strspn(s, " ");
     }
-    fputc('\n', out);
+    buf_str(out, "\n");
 }
 
-static void print_option(FILE *out, const struct option *o)
+static void print_option(struct buf *out, const struct option *o)
 {
-    fprintf(out, "\n  %s%s  (%s", o->name, is_secret(o) ? "[_FILE]" : "", kind_name(o->kind));
+    buf_printf(out, "\n  %s%s  (%s", o->name, is_secret(o) ? "[_FILE]" : "", kind_name(o->kind));
     if (o->least)
-        fprintf(out, ", %s to %s", o->least, o->most);
+        buf_printf(out, ", %s to %s", o->least, o->most);
     if (o->initial)
-        fprintf(out, "; default %s", o->initial);
-    fputs(")\n", out);
+        buf_printf(out, "; default %s", o->initial);
+    buf_str(out, ")\n");
     print_wrapped(out, o->meaning, 6);
 }
 
-static void print_help(FILE *out, unsigned stage, const char *name, const char *summary)
+static void print_help(struct buf *out, unsigned stage, const char *name, const char *summary)
 {
-    fprintf(out, "uf-%s\n", name);
+    buf_printf(out, "uf-%s\n", name);
     print_wrapped(out, summary, 2);
-    fprintf(out, "\nUsage: uf-%s [--help | --version]\n\n", name);
+    buf_printf(out, "\nUsage: uf-%s [--help | --version]\n\n", name);
     print_wrapped(out,
                   "Settings come from the environment. NAME_FILE names a file that holds the value "
                   "of NAME. An empty value counts as unset.",
@@ -773,21 +773,31 @@ static void print_help(FILE *out, unsigned stage, const char *name, const char *
         if (options[i].stages & stage)
             print_option(out, &options[i]);
     }
-    fputs("\nExit status: 0 asked to stop, 100 do not start me again before the reason is\n"
-          "mended, 111 start me again.\n",
-          out);
+    buf_str(out, "\nExit status: 0 asked to stop, 100 do not start me again before the reason is\n"
+                 "mended, 111 start me again.\n");
 }
 
+/* For --help and --version: says it on stdout and ends. */
+static _Noreturn void tell(const struct buf *b)
+{
+    bool told = fwrite(b->at, 1, b->len, stdout) == b->len && fflush(stdout) == 0;
+
+    exit(told ? 0 : 111);
+}
+
+/* NOLINTNEXTLINE(readability-function-size): six facts of a process, and err */
 enum status config_load(struct config *out, enum stage_mask stage, const char *name,
                         const char *summary, int argc, char **argv, struct err *err)
 {
+    struct buf b = {.arena = texts()};
+
     if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
-        print_help(stdout, stage, name, summary);
-        exit(fflush(stdout) == 0 ? 0 : 111);
+        print_help(&b, stage, name, summary);
+        tell(&b);
     }
     if (argc > 1 && strcmp(argv[1], "--version") == 0) {
-        printf("uf-%s " UF_VERSION "\n", name);
-        exit(fflush(stdout) == 0 ? 0 : 111);
+        buf_printf(&b, "uf-%s " UF_VERSION "\n", name);
+        tell(&b);
     }
     if (argc > 1)
         return err_set(err, ST_FATAL,
@@ -796,59 +806,69 @@ enum status config_load(struct config *out, enum stage_mask stage, const char *n
     return config_load_env(out, stage, name, err);
 }
 
-static void write_used_by(FILE *out, unsigned stages)
+static void write_used_by(struct buf *out, unsigned stages)
 {
     const char *comma = "";
 
     if (stages == STAGE_ALL) {
-        fputs("all", out);
+        buf_str(out, "all");
         return;
     }
     for (size_t i = 0; i < N_STAGES; i++) {
         if (stages & stage_names[i].bit) {
-            fprintf(out, "%s%s", comma, stage_names[i].name);
+            buf_printf(out, "%s%s", comma, stage_names[i].name);
             comma = ", ";
         }
     }
     if (stages == 0)
-        fputs("see meaning", out);
+        buf_str(out, "-");
 }
 
-static void write_row(FILE *out, const struct option *o)
+static void write_row(struct buf *out, const struct option *o)
 {
-    fprintf(out, "| `%s`%s | %s", o->name, is_secret(o) ? " (or `_FILE`)" : "", kind_name(o->kind));
+    buf_printf(out, "| `%s`%s | %s", o->name, is_secret(o) ? " (or `_FILE`)" : "",
+               kind_name(o->kind));
     if (o->least)
-        fprintf(out, ", %s to %s", o->least, o->most);
+        buf_printf(out, ", %s to %s", o->least, o->most);
     if (o->initial)
-        fprintf(out, " | `%s` | ", o->initial);
+        buf_printf(out, " | `%s` | ", o->initial);
     else
-        fputs(" | | ", out);
+        buf_str(out, " | | ");
     write_used_by(out, o->stages);
-    fprintf(out, " | %s |\n", o->meaning);
+    buf_printf(out, " | %s |\n", o->meaning);
 }
 
-void config_write_markdown(FILE *out)
+static void write_markdown(struct buf *out)
 {
     const char *group = "";
 
-    fputs("# Settings\n\n"
-          "Written by `make docs/config.md` from the table in `common/options.c`; do not edit.\n\n"
-          "All settings come from the environment, and an empty value counts as unset. A secret "
-          "may instead\n"
-          "stand in a file that `NAME_FILE` names. A process that finds an unknown `UF_` name, or "
-          "a value it\n"
-          "can not use, says so and ends with status 100.\n",
-          out);
+    buf_str(
+        out,
+        "# Settings\n\n"
+        "Written by `make docs/config.md` from the table in `common/options.c`; do not edit.\n\n"
+        "All settings come from the environment, and an empty value counts as unset. A secret "
+        "may instead\n"
+        "stand in a file that `NAME_FILE` names. A process that finds an unknown `UF_` name, or "
+        "a value it\n"
+        "can not use, says so and ends with status 100.\n");
     for (size_t i = 0; i < N_OPTIONS; i++) {
         if (strcmp(group, options[i].group) != 0) {
             group = options[i].group;
-            fprintf(
+            buf_printf(
                 out,
                 "\n## %s\n\n| name | kind | default | used by | meaning |\n|---|---|---|---|---|\n",
                 group);
         }
         write_row(out, &options[i]);
     }
+}
+
+void config_write_markdown(FILE *out)
+{
+    struct buf b = {.arena = texts()};
+
+    write_markdown(&b);
+    (void)fwrite(b.at, 1, b.len, out); /* the caller sees it by ferror */
 }
 
 /* ---- connection strings in messages -------------------------------------------------------- */

@@ -66,7 +66,7 @@ static void digest_key(struct record *r, struct text feed)
 
     XXH3_128bits_reset(&h.state);
     hash_text(&h, feed);
-    snprintf(seconds, sizeof(seconds), "%" PRIu32, r->bucket_seconds);
+    (void)snprintf(seconds, sizeof(seconds), "%" PRIu32, r->bucket_seconds);
     hash_text(&h, text_of(seconds));
     for (size_t i = 0; i < sizeof(before_batch) / sizeof(before_batch[0]); i++)
         hash_text(&h, r->texts[before_batch[i]]);

@@ -419,8 +419,8 @@ static size_t key_like(struct text t, size_t at, size_t *keep)
         const char *begins;
         size_t least; /* characters after it; fewer are a word, not a key */
     } shapes[] = {{"sk-", 6}, {"Bearer ", 1}, {"bearer ", 1}, {"sess-", 12}, {"xai-", 12}};
-    char before = at > 0 ? t.at[at - 1] : ' ';
-    bool in_word = is_key_char(before) && before != '=' && before != '/';
+    bool in_word =
+        at > 0 && is_key_char(t.at[at - 1]) && t.at[at - 1] != '=' && t.at[at - 1] != '/';
 
     for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
         size_t n = strlen(shapes[i].begins), run;

@@ -13,7 +13,10 @@ static void keep(struct err *err, const char *text)
 
     for (size_t i = 0; i < len; i++) {
         unsigned char c = (unsigned char)text[i];
-        err->text[i] = c < 0x20 || c == 0x7f ? '?' : text[i];
+        if (c < 0x20 || c == 0x7f)
+            err->text[i] = '?';
+        else
+            err->text[i] = text[i];
     }
     err->text[len] = '\0';
 }
