@@ -208,29 +208,32 @@ static enum status translate(struct normalizer *n, const struct msg *in, struct 
     return ST_OK;
 }
 
+/* Settles one message: handed on, or dropped with its reason in the log. */
+static enum status handle(struct normalizer *n, struct msg *in, struct err *err)
+{
+    enum status st = translate(n, in, err);
+
+    msg_clear(in);
+    arena_reset(n->arena);
+    if (st == ST_RETRY) /* only when stopping: the lease brings these pages again */
+        LOG(WARN, "records.dropped", KV("error", err->text));
+    if (st == ST_REJECT)
+        LOG(WARN, "pages.dropped", KV("error", err->text));
+    return st == ST_FATAL ? st : ST_OK;
+}
+
 enum status normalizer_take(struct normalizer *n, struct err *err)
 {
     struct msg in;
 
-    for (int i = 0; i < NORMALIZER_TAKE_MAX; i++) {
+    for (int i = 0; i < NORMALIZER_TAKE_MAX && !stage_stopping(); i++) {
         enum status st = link_recv(n->pages, 0, &in, err);
-        if (st == ST_OK) {
-            st = translate(n, &in, err);
-            msg_clear(&in);
-            arena_reset(n->arena);
-            if (st == ST_RETRY) { /* only when stopping: the lease brings these pages again */
-                LOG(WARN, "records.dropped", KV("error", err->text));
-                return ST_OK;
-            }
-        } else if (st == ST_RETRY) {
-            return ST_OK;
-        }
-        if (st == ST_REJECT)
+        if (st == ST_OK)
+            TRY(handle(n, &in, err));
+        else if (st == ST_REJECT)
             LOG(WARN, "pages.dropped", KV("error", err->text));
-        if (st == ST_FATAL)
-            return st;
-        if (stage_stopping())
-            return ST_OK;
+        else
+            return st == ST_RETRY ? ST_OK : st; /* nothing more is there, or the link is broken */
     }
     return ST_OK;
 }

@@ -245,6 +245,7 @@ static void print_query(struct buf *url, const struct feed *feed, const struct w
         buf_printf(url, "&group_by=%s", *g);
 }
 
+/* NOLINTNEXTLINE(readability-function-size): the parameters of provider.h */
 static enum status openai_ask(struct request *out, struct arena *a, const char *base_url,
                               const struct secret *key, const struct feed *feed,
                               const struct window *window, const struct ask *how,
@@ -379,6 +380,7 @@ static void refuse_query(struct refusal *out, struct arena *a, const struct feed
     }
 }
 
+/* NOLINTNEXTLINE(readability-function-size): the parameters of provider.h */
 static void openai_refused(struct refusal *out, struct arena *a, const struct feed *feed,
                            const struct secret *key, long http_status, struct text body,
                            bool sent_cursor)
