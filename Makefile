@@ -4,9 +4,9 @@ CC      ?= gcc
 CSTD    := -std=c17 -D_GNU_SOURCE
 WARN    := -Wall -Wextra -Werror -Wshadow -Wconversion -Wformat=2 -Wcast-qual -Wwrite-strings \
            -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wundef
+,       := ,
 OPT     := -O2 -g -fno-omit-frame-pointer -fstack-protector-strong \
            $(if $(SAN),-fsanitize=address$(,)undefined -fno-sanitize-recover=all,-D_FORTIFY_SOURCE=2)
-,       := ,
 PKGS    := libzmq libcurl msgpack libpq openssl libxxhash yajl libuv
 PKG      = $(shell pkg-config $(1) $(PKGS))
 TESTPKG  = $(shell pkg-config $(1) cmocka jansson libmicrohttpd)
