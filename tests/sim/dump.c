@@ -42,7 +42,7 @@ struct dump {
     unsigned feeds; /* one bit each */
     int64_t from, to, bucket;
     int64_t now;
-    int feed; /* of the next bucket */
+    unsigned feed; /* of the next bucket, which begins at `at` */
     int64_t at;
     struct rows rows;
     struct buf out;
@@ -163,21 +163,29 @@ static void write_bucket(struct dump *d)
     d->at += width;
 }
 
+static void start_feed(struct dump *d)
+{
+    d->at = d->from - d->from % (d->feed == COSTS ? DAY : d->bucket);
+}
+
 /* Goes on to the next bucket that is to be written. False: that was all. */
 static bool next_bucket(struct dump *d)
 {
-    for (;;) {
-        int64_t end = d->to < d->now ? d->to : d->now;
+    const int64_t end = d->to < d->now ? d->to : d->now;
 
-        if (d->feed < N_FEEDS && d->at < end && d->feeds & (1U << (unsigned)d->feed))
+    for (;;) {
+        if (d->at < end && d->feeds & (1U << d->feed))
             return true;
-        if (++d->feed >= N_FEEDS) {
-            if (d->account >= d->last)
+        if (++d->feed == N_FEEDS) {
+            if (d->account == d->last) {
+                d->feed--;
+                d->feeds = 0;
                 return false;
+            }
             d->account++;
             d->feed = 0;
         }
-        d->at = d->from - d->from % (d->feed == COSTS ? DAY : d->bucket);
+        start_feed(d);
     }
 }
 
@@ -188,7 +196,7 @@ static ssize_t read_more(void *ctx, uint64_t pos, char *to, size_t max)
     (void)pos;
     if (d->sent == d->out.len) {
         d->out.len = d->sent = 0;
-        while (d->out.len < 256 * 1024U && next_bucket(d))
+        while (d->out.len < (size_t)256 * 1024 && next_bucket(d))
             write_bucket(d);
         if (d->out.len == 0)
             return MHD_CONTENT_READER_END_OF_STREAM;
@@ -242,28 +250,34 @@ struct MHD_Response *dump_response(struct call *c, struct answer *a)
     const char *range =
         MHD_lookup_connection_value(c->connection, MHD_GET_ARGUMENT_KIND, "accounts");
     struct sim *s = c->sim;
-    uint32_t first = 0, last = s->ledger.accounts - 1;
-    int n = range ? sscanf(range, "%" SCNu32 "-%" SCNu32, &first, &last) : 2;
     struct dump *d = xcalloc(1, sizeof *d);
+    unsigned long first = 0, last = s->ledger.accounts - 1;
+    char *end = NULL;
 
-    if (n == 1)
-        last = first;
-    *d = (struct dump){.sim = s, .account = first, .last = last, .feeds = feed_bits(c), .feed = -1};
+    if (range) {
+        first = last = strtoul(range, &end, 10);
+        if (*end == '-')
+            last = strtoul(end + 1, &end, 10);
+    }
+    *d = (struct dump){
+        .sim = s, .account = (uint32_t)first, .last = (uint32_t)last, .feeds = feed_bits(c)};
     d->now = sim_now(s);
     d->from = argument(c, "from", s->ledger.history_from);
     d->to = argument(c, "to", d->now);
     d->bucket = argument(c, "bucket", HOUR);
-    if (n < 1 || first > last || last >= s->ledger.accounts || d->feeds == 0 || d->from < 0 ||
-        (d->bucket != 60 && d->bucket != HOUR && d->bucket != DAY)) {
+    if ((end && *end) || first > last || last >= s->ledger.accounts || d->feeds == 0 ||
+        d->from < 0 || (d->bucket != 60 && d->bucket != HOUR && d->bucket != DAY)) {
         dump_free(d);
         answer_error(a, 400, NULL, NULL,
                      "ledger?accounts=A-B&from=UNIX&to=UNIX&bucket=60|3600|86400&feeds=F,G: one of "
                      "these is out of range.");
         return NULL;
     }
+    start_feed(d);
     buf_str(&d->out, header);
     a->status = 200;
     a->content_type = "text/csv";
 
-    return MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 64 * 1024U, read_more, d, dump_free);
+    return MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, (size_t)64 * 1024, read_more, d,
+                                             dump_free);
 }

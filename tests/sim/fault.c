@@ -64,7 +64,6 @@ static int word_of(const json_t *rule, const char *name, const char *const *word
 static void parse_raw(struct fault *f, const json_t *rule)
 {
     const char *hex = json_string_value(json_object_get(rule, "raw_hex"));
-    unsigned byte = 0;
 
     f->raw = text_of(rule, "raw");
     f->raw_len = f->raw ? strlen(f->raw) : 0;
@@ -72,12 +71,10 @@ static void parse_raw(struct fault *f, const json_t *rule)
         return;
     free(f->raw);
     f->raw = xmalloc(strlen(hex) + 1);
-    for (f->raw_len = 0; sscanf(hex + f->raw_len * 2, "%2x", &byte) == 1; f->raw_len++) {
-        f->raw[f->raw_len] = (char)byte;
-        if (strlen(hex) <= f->raw_len * 2 + 2) {
-            f->raw_len++;
-            break;
-        }
+    for (f->raw_len = 0; hex[0] && hex[1]; hex += 2) {
+        const char pair[3] = {hex[0], hex[1], '\0'};
+
+        f->raw[f->raw_len++] = (char)strtoul(pair, NULL, 16);
     }
 }
 

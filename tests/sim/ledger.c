@@ -217,7 +217,7 @@ static void fill_parts(const struct ledger *l, uint32_t account, enum feed_id fe
         fill_tokens(feed, r, volume, row);
         return;
     }
-    row->part[P_UNITS] = between(roll(r, 40), 1, unit_max[feed]);
+    row->part[P_UNITS] = between(roll(r, 40), 1, unit_max[feed] ? unit_max[feed] : 1);
     if (feed_infos[feed].requests)
         row->part[P_REQUESTS] = between(roll(r, 41), 1, 300);
 }

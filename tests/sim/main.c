@@ -194,7 +194,7 @@ static struct MHD_Response *bent_response(struct call *c, struct answer *a)
     if (b->stop > b->len)
         b->stop = b->len / 2;
     a->body = (struct buf){0};
-    return MHD_create_response_from_callback(b->len, 16 * 1024U, bent_read, b, bent_free);
+    return MHD_create_response_from_callback(b->len, (size_t)16 * 1024, bent_read, b, bent_free);
 }
 
 /* --- HTTP --- */
@@ -213,8 +213,8 @@ void sim_resume_after(struct sim *s, struct MHD_Connection *connection, int64_t 
     MHD_suspend_connection(connection);
 }
 
-/* Resumes what is due; returns how long to wait for the next, -1 = nothing waits. */
-static int64_t run_timers(struct sim *s, bool all)
+/* Resumes what is due, or all. */
+static void run_timers(struct sim *s, bool all)
 {
     int64_t now = monotonic_us() / 1000;
 
@@ -225,7 +225,19 @@ static int64_t run_timers(struct sim *s, bool all)
         MHD_resume_connection(t->resume);
         free(t);
     }
-    return s->timers ? s->timers->at_ms - now : -1;
+}
+
+/* How long the loop may sleep: until the next timer or the library's own. */
+static int wait_ms(struct sim *s)
+{
+    MHD_UNSIGNED_LONG_LONG theirs = 0;
+    int64_t wait = 60000;
+
+    if (s->timers)
+        wait = s->timers->at_ms - monotonic_us() / 1000;
+    if (MHD_get_timeout(s->daemon, &theirs) == MHD_YES && (int64_t)theirs < wait)
+        wait = (int64_t)theirs;
+    return wait < 0 ? 0 : wait > 60000 ? 60000 : (int)wait;
 }
 
 static void add_headers(struct call *c, const struct answer *a, struct MHD_Response *r)
@@ -286,6 +298,7 @@ static void answer(struct call *c)
     answer_free(&a);
 }
 
+/* NOLINTNEXTLINE(readability-function-size): the library has eight parameters */
 static enum MHD_Result on_request(void *ctx, struct MHD_Connection *connection, const char *url,
                                   const char *method, const char *version, const char *upload,
                                   size_t *upload_len, void **state)
@@ -544,14 +557,10 @@ static bool serve(struct sim *s)
     if (epoll_ctl(loop, EPOLL_CTL_ADD, info->epoll_fd, &on) != 0)
         return false;
     for (;;) {
-        MHD_UNSIGNED_LONG_LONG theirs = 0;
-        int64_t wait;
-
+        run_timers(s, false); /* first: it takes MHD_run to let a resumed connection go on */
         (void)MHD_run(s->daemon);
-        wait = run_timers(s, false); /* also those that this turn has set */
-        if (MHD_get_timeout(s->daemon, &theirs) == MHD_YES && (wait < 0 || (int64_t)theirs < wait))
-            wait = (int64_t)theirs;
-        int n = epoll_wait(loop, got, 2, wait > 60000 ? 60000 : (int)wait);
+
+        int n = epoll_wait(loop, got, 2, wait_ms(s));
 
         for (int i = 0; i < n; i++)
             if (got[i].data.fd == stop)
@@ -562,7 +571,7 @@ static bool serve(struct sim *s)
 static void sim_close(struct sim *s)
 {
     if (s->daemon) {
-        (void)run_timers(s, true);
+        run_timers(s, true);
         MHD_stop_daemon(s->daemon);
     }
     faults_clear(s);
