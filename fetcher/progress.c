@@ -39,24 +39,27 @@ static enum status check_token(const struct progress *p, const struct peek *peek
     return ST_OK;
 }
 
+static enum status refuse_hull(const struct peek *peek, const char *why, struct err *err)
+{
+    char from[TIME_TEXT_MAX], to[TIME_TEXT_MAX];
+
+    return err_set(err, ST_REJECT, "buckets of %s to %s %s", time_format(from, peek->from_us),
+                   time_format(to, peek->to_us), why);
+}
+
 static enum status check_hull(const struct progress *p, const struct peek *peek, struct err *err)
 {
     const struct window *w = p->asked;
-    char from[TIME_TEXT_MAX], to[TIME_TEXT_MAX];
 
     if (!peek->any)
         return ST_OK;
-    time_format(from, peek->from_us);
-    time_format(to, peek->to_us);
     if (peek->from_us < w->from_us || (w->to_us != 0 && peek->to_us > w->to_us))
-        return err_set(err, ST_REJECT, "buckets of %s to %s came, which were not asked for", from,
-                       to);
+        return refuse_hull(peek, "came, which were not asked for", err);
     if (p->n_hulls == 0 || peek->from_us >= p->end_us)
         return ST_OK;
     for (size_t i = 0; i < p->n_hulls; i++)
         if (peek->from_us < p->hulls[i].to_us && p->hulls[i].from_us < peek->to_us)
-            return err_set(err, ST_REJECT, "buckets of %s to %s came twice, on two pages", from,
-                           to);
+            return refuse_hull(peek, "came twice, on two pages", err);
     return ST_OK;
 }
 

@@ -143,18 +143,25 @@ uint64_t schedulers_name(const struct schedulers *s, size_t i)
     return s->all[i].name;
 }
 
+static bool has_event(void *socket, int event)
+{
+    int events = 0;
+    size_t len = sizeof(events);
+
+    return zmq_getsockopt(socket, ZMQ_EVENTS, &events, &len) == 0 && (events & event);
+}
+
 enum status schedulers_receive(struct schedulers *s, struct msg *out, uint64_t *from,
                                struct err *err)
 {
-    enum status st = err_set(err, ST_RETRY, "no scheduler");
-
-    for (size_t tried = 0; tried < s->n && st == ST_RETRY; tried++) {
+    for (size_t tried = 0; tried < s->n; tried++) {
         size_t i = s->next;
         s->next = (i + 1) % s->n;
-        st = link_recv(s->link, i, out, err);
         *from = s->all[i].name;
+        if (has_event(s->all[i].socket, ZMQ_POLLIN))
+            return link_recv(s->link, i, out, err);
     }
-    return st;
+    return ST_RETRY;
 }
 
 enum status schedulers_send(struct schedulers *s, uint64_t to, struct text message, struct err *err)
@@ -183,12 +190,8 @@ void schedulers_paid(struct schedulers *s, size_t i)
 
 bool schedulers_can_pay(const struct schedulers *s)
 {
-    for (size_t i = 0; i < s->n; i++) {
-        int events = 0;
-        size_t len = sizeof(events);
-        if (s->all[i].owed && zmq_getsockopt(s->all[i].socket, ZMQ_EVENTS, &events, &len) == 0 &&
-            (events & ZMQ_POLLOUT))
+    for (size_t i = 0; i < s->n; i++)
+        if (s->all[i].owed && has_event(s->all[i].socket, ZMQ_POLLOUT))
             return true;
-    }
     return false;
 }

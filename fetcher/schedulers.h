@@ -32,7 +32,8 @@ size_t schedulers_count(const struct schedulers *s);
 /* The name of the i-th one, which no other will ever have. */
 uint64_t schedulers_name(const struct schedulers *s, size_t i);
 
-/* The next message of any of them; `from` is its name. ST_RETRY: none is there. ST_REJECT: it was
+/* The next message of any of them; `from` is its name. ST_RETRY: none is there
+ * (err is left as it was). ST_REJECT: it was
  * malformed and is dropped. */
 enum status schedulers_receive(struct schedulers *s, struct msg *out, uint64_t *from,
                                struct err *err) CHECKED;
