@@ -24,8 +24,7 @@ static enum status run(struct scheduler **s, struct config *cfg, int argc, char 
         TRY(scheduler_settle(*s, err)); /* what has ended goes into the ledger */
         TRY(scheduler_claim(*s, err));  /* what is due goes out, as far as there is credit */
     }
-    TRY(scheduler_take(*s, err));
-    return scheduler_settle(*s, err); /* jobs still out: their leases run out */
+    return scheduler_stop(*s, err); /* leases are given back */
 }
 
 int main(int argc, char **argv)

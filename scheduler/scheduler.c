@@ -170,6 +170,24 @@ enum status scheduler_settle(struct scheduler *s, struct err *err)
     return ST_OK;
 }
 
+static void give_up(struct tracked_job *job, void *arg)
+{
+    job->lost = true;
+    end_if_settled(arg, job);
+}
+
+enum status scheduler_stop(struct scheduler *s, struct err *err)
+{
+    TRY(scheduler_take(s, err));
+    do {
+        jobs_each(s->jobs, give_up, s);
+        s->settle_at_us = 0;
+        s->watch_at_us = INT64_MAX;
+        TRY(scheduler_settle(s, err));
+    } while (s->n_ended == 0 && jobs_count(s->jobs) > 0);
+    return ST_OK;
+}
+
 /* ---- messages ---- */
 
 static void take_ready(struct scheduler *s, struct text from, struct arena *a, struct text body)

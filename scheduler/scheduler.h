@@ -27,4 +27,8 @@ enum status scheduler_settle(struct scheduler *s, struct err *err) CHECKED;
 /* Claims as many accounts as there is credit for, and sends their jobs. */
 enum status scheduler_claim(struct scheduler *s, struct err *err) CHECKED;
 
+/* Writes down how far the jobs that are out have come, and gives their leases back, so that the
+ * next scheduler need not wait for them to run out. */
+enum status scheduler_stop(struct scheduler *s, struct err *err) CHECKED;
+
 #endif
