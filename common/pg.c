@@ -30,14 +30,14 @@ void pg_open(struct pg **out, const char *url, const char *schema, const char *a
 {
     struct pg *pg = xalloc(1, sizeof(*pg));
     /* SET LOCAL ends with the transaction, so a pooler may hand the connection to anybody after.
-     * The join methods: a batch's few keys must find their rows by the index, whatever the planner
-     * thinks of a table that has just grown. */
+     * The methods switched off: a batch's few keys must find their rows by the index, whatever the
+     * planner thinks of a table that has just grown. jit: it would compile for longer than they
+     * run. */
     static const char begin[] =
         "BEGIN; SET LOCAL search_path = \"%s\"; SET LOCAL statement_timeout = '30s'; "
         "SET LOCAL lock_timeout = '10s'; SET LOCAL idle_in_transaction_session_timeout = '60s'; "
-        "SET LOCAL timezone = 'UTC'; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = "
-        "off; "
-        "SET LOCAL enable_seqscan = off";
+        "SET LOCAL timezone = 'UTC'; SET LOCAL jit = off; SET LOCAL enable_hashjoin = off; "
+        "SET LOCAL enable_mergejoin = off; SET LOCAL enable_seqscan = off";
     size_t len = sizeof(begin) + strlen(schema);
 
     pg->url = xstrdup(url);

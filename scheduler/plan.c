@@ -30,9 +30,9 @@ void plan_live(struct live_plan *out, const struct feed_state *state, int64_t no
     *out = (struct live_plan){.window = {.feed = text_of(feed->name), .bucket_s = width->bucket_s}};
     if (state->watermark_us == 0) {
         oldest = time_floor_us(now_us - backfill_s * US_PER_S, width->bucket_s);
-        /* a page holds `limit` buckets, the open one among them */
-        from =
-            max64(oldest, time_floor_us(now_us, width->bucket_s) - (width->limit - 1) * width_us);
+        /* the pages hold `limit` buckets each, the open one among them */
+        from = max64(oldest, time_floor_us(now_us, width->bucket_s) -
+                                 (LIVE_PAGES * (int64_t)width->limit - 1) * width_us);
         out->window.from_us = from;
         out->backfill = (struct span){oldest, from};
         out->audits_3d = out->audits_30d = true; /* all is fresh */

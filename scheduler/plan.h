@@ -28,9 +28,9 @@ struct live_plan {
         backfill; /* the older part of a new feed's backfill, to be read after; from == to: none */
 };
 
-/* The window of a cycle: behind the watermark by the feed's lookback (further when an audit is due:
- * once a day 3 days, once a week 30 days); of a feed never read, as much of `backfill_s` as one
- * page holds, the rest apart, so that live figures never wait for old ones. */
+/* The window of a cycle: behind the watermark by the feed's lookback, further when an audit is due
+ * (once a day 3 days, once a week 30 days). Of a feed never read: as much of `backfill_s` as a few
+ * pages hold; the older rest is set apart, so that live figures never wait for old ones. */
 void plan_live(struct live_plan *out, const struct feed_state *state, int64_t now_us,
                int64_t bucket_s, int64_t backfill_s);
 
