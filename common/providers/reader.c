@@ -36,22 +36,30 @@ static enum status page_fault(struct reading *r, const char *path, const char *w
     return err_set(r->err, ST_REJECT, "%s: %s", path, why);
 }
 
+/* The same of a bucket, or of its member `name` unless that is NULL. */
+static enum status bucket_fault(struct reading *r, size_t index, const char *name, const char *why)
+{
+    return page_fault(r,
+                      arena_printf(r->arena, "$.%s[%zu]%s%s", r->env->data, index, name ? "." : "",
+                                   name ? name : ""),
+                      why);
+}
+
 static enum status read_time(struct reading *r, const struct json *bucket, size_t index,
                              const char *name, int64_t *out_us)
 {
     const struct json *node = json_member(bucket, name);
-    const char *path = arena_printf(r->arena, "$.%s[%zu].%s", r->env->data, index, name);
     struct err why = {0};
     int64_t seconds;
 
     if (r->env->times == TIMES_RFC3339) {
         if (!json_is(node, JSON_STRING) || time_parse(out_us, node->text, &why) != ST_OK)
-            return page_fault(r, path, "not an RFC 3339 time");
+            return bucket_fault(r, index, name, "not an RFC 3339 time");
         return ST_OK;
     }
     if (!json_is(node, JSON_NUMBER) || int64_parse(&seconds, node->text, &why) != ST_OK ||
         seconds < 0 || seconds > INT64_C(253402300799))
-        return page_fault(r, path, "not a time in seconds since 1970");
+        return bucket_fault(r, index, name, "not a time in seconds since 1970");
     *out_us = seconds * US_PER_S;
     return ST_OK;
 }
@@ -61,23 +69,21 @@ static enum status read_bucket(struct reading *r, const struct json *node, size_
     struct bucket *b = &r->buckets[index];
     const struct window *w = r->window;
     int64_t width_us = w->bucket_s * US_PER_S;
-    const char *path = arena_printf(r->arena, "$.%s[%zu]", r->env->data, index);
 
     if (!json_is(node, JSON_OBJECT))
-        return page_fault(r, path, "not a bucket");
+        return bucket_fault(r, index, NULL, "not a bucket");
     TRY(read_time(r, node, index, r->env->start, &b->start_us));
     TRY(read_time(r, node, index, r->env->end, &b->end_us));
     if (b->start_us % width_us != 0)
-        return page_fault(r, path, "the bucket does not begin on a multiple of its width");
+        return bucket_fault(r, index, NULL, "it does not begin on a multiple of its width");
     if (b->end_us <= b->start_us || b->end_us > b->start_us + width_us)
-        return page_fault(r, path, "the bucket's end does not fit its start and width");
+        return bucket_fault(r, index, NULL, "its end does not fit its start and width");
     if (b->start_us < w->from_us || (w->to_us != 0 && b->start_us >= w->to_us))
-        return page_fault(r, path, "the bucket is outside of the window that was asked for");
+        return bucket_fault(r, index, NULL, "it is outside of the window that was asked for");
     b->index = index;
     b->results = json_member(node, r->env->results);
     if (!json_is(b->results, JSON_ARRAY))
-        return page_fault(r, arena_printf(r->arena, "%s.%s", path, r->env->results),
-                          "not an array of results");
+        return bucket_fault(r, index, r->env->results, "not an array of results");
     return ST_OK;
 }
 
