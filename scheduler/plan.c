@@ -5,6 +5,7 @@
 #define AUDIT_3D_EVERY_US  US_PER_DAY
 #define AUDIT_30D_EVERY_US (7 * US_PER_DAY)
 #define EMPTY_FOR_US       (3 * US_PER_DAY) /* after that an empty feed is asked hourly */
+#define LIVE_PAGES         4 /* of a first reading; what is older waits behind the live figures */
 #define HOUR_S             3600
 #define HOUR_US            (HOUR_S * US_PER_S)
 #define RETRY_FIRST_S      60
