@@ -1,0 +1,626 @@
+"""What has gone wrong for others, as faults of the simulator (tests/CASES.md lists the cases).
+
+Each test takes simulator accounts of its own, so that one stack serves all.
+"""
+
+import itertools
+import json
+import time
+
+from harness import FEEDS, Stack, check, equal, matches
+from runner import shared, stack, test
+
+_numbers = itertools.count(10)
+
+
+def running():
+    s = Stack(sim={"accounts": 1000, "density": "NORMAL"}, env={"UF_BACKFILL": "6d"})
+    s.start_all()
+    return s
+
+
+def account(first_run=False):
+    """A stack, a new account's number and its name."""
+    s = shared(running)
+    s.sim.clear_faults()
+    number = next(_numbers)
+    name, = s.add_accounts([number])
+    if first_run:
+        s.run(account=name)
+        s.compare([number])
+        s.sim.clear_stats()
+    return s, number, name
+
+
+def heals(s, number, name):
+    """The fault is over: a run, and the table is the ledger."""
+    s.sim.clear_faults()
+    run = s.run(account=name)
+    s.compare([number])
+    for feed, state in s.feed_state(name).items():
+        equal(state["error"], "ok", f"{feed} after the fault is over")
+    return run
+
+
+def row_of(s, name, feed, where="true"):
+    """The columns of the first row, as JSON with numbers as text."""
+    found = s.sql(f"SELECT jsonb_object_agg(k, v) FROM (SELECT to_jsonb(m) j FROM usage_metrics m JOIN accounts a USING (account_id) "
+                  f"WHERE a.name = %s AND feed = %s AND {where} ORDER BY bucket_start, row_key LIMIT 1) x, jsonb_each_text(j) e(k, v)",
+                  name, feed)
+    return found[0][0] or {}
+
+
+# ---- fetching and paging ----
+
+# Costs are the feed with more than one page: costs_page_limit=1 makes 8 of a week.
+
+@test("BR-001 a page cap is not the end: complete after at most two runs")
+def _():
+    with stack(sim={"accounts": 3, "options": {"costs_page_limit": 1}}) as s:
+        s.start_all(fetcher={"UF_PAGE_CAP": "5"}, scheduler={"UF_PAGE_CAP": "5"})
+        name, = s.add_accounts([0])
+        s.run(account=name, code=None)
+        state = s.feed_state(name)["costs"]
+        pages = len([r for r in s.sim.requests(0) if r[2].endswith("/costs")])
+        check(pages <= 5 or state["error"] == "ok", f"{pages} pages in one job against a cap of 5, and yet {state}")
+        s.run(account=name)
+        s.compare([0])
+        starts = [p["start_time"][0] for _, _, path, p in s.sim.requests(0) if path.endswith("/costs") and "page" not in p]
+        check(len(starts) >= 2, f"costs was asked {starts}: the cap never struck")
+        s.stop_all()
+
+
+def no_token(cursor):
+    s, number, name = account()
+    s.sim.fault(account=number, feed="completions", do="cursor", cursor=cursor)
+    s.run(account=name, code=1)
+    state = s.feed_state(name)
+    equal(state["completions"]["error"], "protocol", "how it ended")
+    matches("more|next_page|token", state["completions"]["detail"], "what it says")
+    equal(state["completions"]["watermark"], None, "the watermark")
+    equal({state[f]["error"] for f in FEEDS if f != "completions"}, {"ok"}, "the other feeds")
+    asked = s.sim.stats(number)["by_feed"]["completions"]
+    check(asked <= 8, f"{asked} requests for a page without a token")
+    heals(s, number, name)
+
+
+@test("BR-002 has_more with next_page null is a protocol error, not the end")
+def _():
+    no_token("null")
+
+
+@test("BR-002 has_more without next_page is a protocol error, not the end")
+def _():
+    no_token("absent")
+
+
+@test("BR-002 has_more with an empty next_page is a protocol error, not the end")
+def _():
+    no_token("empty")
+
+
+@test("BR-002 has_more with a number for next_page is a protocol error")
+def _():
+    no_token("number")
+
+
+@test("BR-002 control: an empty page with a fresh token is legal and read on")
+def _():
+    s, number, name = account()
+    s.sim.fault(account=number, do="empty_page", page=1)
+    s.run(account=name)
+    check(s.sim.fired()[0] >= len(FEEDS), "the fault never struck")
+    s.compare([number])
+
+
+@test("BR-004 a cursor that repeats is a protocol error; what follows stays owed")
+def _():
+    with stack(sim={"accounts": 3, "options": {"costs_page_limit": 1}}) as s:
+        s.start_all()
+        name, = s.add_accounts([0])
+        s.sim.fault(account=0, feed="costs", do="cursor", cursor="same", page_over=2)
+        s.run(account=name, code=1)
+        state = s.feed_state(name)["costs"]
+        equal(state["error"], "protocol", f"how it ended: {state}")
+        asked = s.sim.stats(0)["by_feed"]["costs"]
+        check(asked <= 20, f"{asked} requests along a repeating cursor")
+        s.sim.clear_faults()
+        s.run(account=name)
+        s.compare([0])
+        # Two cursors that take turns are the same circle, one longer.
+        s.sim.fault(account=0, feed="costs", do="cursor", cursor="alternate")
+        s.sql("UPDATE account_feeds SET watermark = NULL WHERE feed = 'costs'")
+        s.sim.clear_stats()
+        s.run(account=name, code=1)
+        asked = s.sim.stats(0)["by_feed"]["costs"]
+        check(asked <= 40, f"{asked} requests around two alternating cursors")
+        s.sim.clear_faults()
+        s.run(account=name)
+        s.compare([0])
+        s.stop_all()
+
+
+@test("BR-005 an expired page token is dropped and its window begun again, once")
+def _():
+    with stack(sim={"accounts": 3, "options": {"costs_page_limit": 2}}) as s:
+        s.start_all()
+        name, = s.add_accounts([0])
+        s.sim.fault(account=0, feed="costs", do="expired", page=3, times=1)
+        s.run(account=name)
+        equal(s.sim.fired(), [1], "how often the fault struck")
+        s.compare([0])
+        # A token that is refused again and again ends in an error, not in a circle.
+        s.sim.clear_faults()
+        s.sim.clear_stats()
+        s.sim.fault(account=0, feed="costs", do="expired")
+        s.sql("UPDATE account_feeds SET watermark = NULL WHERE feed = 'costs'")
+        s.run(account=name, code=1)
+        asked = s.sim.stats(0)["by_feed"]["costs"]
+        check(asked <= 12, f"{asked} requests with tokens that are refused")
+        s.sim.clear_faults()
+        s.run(account=name)
+        s.compare([0])
+        s.stop_all()
+
+
+@test("BR-007 costs start on a UTC midnight; a refusal's body is kept, redacted")
+def _():
+    s, number, name = account()
+    s.sim.fault(account=number, feed="costs", do="status", status=400,
+                body={"error": {"message": "start_time is too recent for daily buckets, key {key}", "type": "invalid_request_error",
+                                "param": "start_time", "code": None}})
+    s.run(account=name, code=1)
+    state = s.feed_state(name)["costs"]
+    equal(state["error"], "bad_window", "how it ended")
+    matches("too recent for daily buckets", state["detail"], "what is kept of the refusal")
+    check(s.sim.key(number) not in state["detail"], "the key is in the detail")
+    for _, _, path, p in s.sim.requests(number):
+        width = 86400 if path.endswith("/costs") else 3600
+        equal(int(p["start_time"][0]) % width, 0, f"start_time of {path}, off its bucket by")
+    heals(s, number, name)
+
+
+@test("BR-008 a host clock ahead of the provider's asks for nothing in its future")
+def _():
+    with stack(sim={"accounts": 2, "now": time.time() - 600, "options": {"refuse_future": True}}) as s:
+        s.start_all()
+        name, = s.add_accounts([0])
+        s.run(account=name)
+        s.compare([0])
+        watermark = s.value("SELECT max(extract(epoch FROM watermark)) FROM account_feeds")
+        check(watermark <= s.sim.now(), f"watermark {watermark} lies in the provider's future ({s.sim.now()})")
+        s.stop_all()
+
+
+@test("BR-010 no request is above the provider's limits")
+def _():
+    s, number, name = account()
+    s.run(account=name)
+    most = {"1m": 1440, "1h": 168, "1d": 31}
+    for _, status, path, p in s.sim.requests(number):
+        limit = int(p.get("limit", ["1"])[0])
+        check(limit <= (180 if path.endswith("/costs") else most[p["bucket_width"][0]]), f"{path} {p}")
+        equal(status, 200, path)
+
+
+@test("BR-010 a limit that is refused falls back to the provider's default")
+def _():
+    s, number, name = account()
+    s.sim.fault(account=number, do="status", status=400, limit_over=30, body={"error": {
+        "message": "Invalid 'limit': integer above maximum value. Expected a value <= 30, but got 168 instead.",
+        "type": "invalid_request_error", "param": "limit", "code": "integer_above_max_value"}})
+    s.run(account=name)
+    check(s.sim.fired()[0] > 0, "the fault never struck")
+    s.compare([number])
+
+
+@test("BR-011 an error on page 5 keeps pages 1 to 4; each run makes progress")
+def _():
+    with stack(sim={"accounts": 3, "options": {"costs_page_limit": 1}}) as s:
+        s.start_all(fetcher={"UF_REQUEST_TIMEOUT": "5s"})
+        name, = s.add_accounts([0])
+        s.sim.fault(account=0, feed="costs", do="status", status=503, page=5)
+        s.run(account=name, code=1)
+        days = s.value("SELECT count(DISTINCT bucket_start) FROM usage_metrics WHERE feed = 'costs'")
+        check(days >= 3, f"{days} days of the four that were read are in the table")
+        state = s.feed_state(name)["costs"]
+        check(state["watermark"] is not None, "four pages were committed and the watermark did not move")
+        equal(state["error"], "provider_error", "how it ended")
+        s.sim.clear_stats()
+        s.sim.clear_faults()
+        s.run(account=name)
+        s.compare([0])
+        s.sim.fault(account=0, feed="costs", do="status", status=503, every=2)
+        s.sql("UPDATE account_feeds SET watermark = NULL WHERE feed = 'costs'")
+        s.run(account=name)  # every second request fails: retries carry it through
+        s.compare([0])
+        s.stop_all()
+
+
+@test("BR-013 BR-019 an error leaves the watermark; no hole and no double after it")
+def _():
+    s, number, name = account(first_run=True)
+    before = s.feed_state(name)
+    s.sim.advance(3600)
+    s.sim.fault(account=number, do="status", status=500)
+    s.run(account=name, code=1)
+    after = s.feed_state(name)
+    for feed in FEEDS:
+        if after[feed]["error"] == "ok":  # costs are asked hourly
+            continue
+        equal(after[feed]["error"], "provider_error", feed)
+        equal(after[feed]["watermark"], before[feed]["watermark"], f"{feed}: watermark after an error")
+        equal(after[feed]["failures"], 1, f"{feed}: failures in a row")
+    heals(s, number, name)
+
+
+@test("BR-014 a minute that grows after it has closed ends with its last figure, in one row")
+def _():
+    with stack(sim={"accounts": 2, "settle": 900}, env={"UF_BUCKET": "1m", "UF_BACKFILL": "1d"}) as s:
+        s.start_all()
+        name, = s.add_accounts([0])
+        s.run(account=name)
+        start = s.sim.start_now - 86400 + 7200
+        s.compare([0], start, 60)
+        before = s.ledger_rows([0], start, 60)
+        s.sim.advance(14 * 60)
+        after = s.ledger_rows([0], start, 60)
+        grown = [k for k in before if before[k] != after[k] and int(k[2]) + int(k[3]) <= s.sim.start_now]
+        check(grown, "no closed minute grew: the test proves nothing")
+        s.run(account=name)
+        s.compare([0], start, 60)
+        s.stop_all()
+
+
+@test("BR-016 a restatement of three days ago is found by costs' lookback; the old figure is kept")
+def _():
+    s, number, name = account(first_run=True)
+    day = s.sim.now() - s.sim.now() % 86400 - 2 * 86400
+    s.sim.restate(number, "costs", day, "change", percent=150)
+    s.sim.advance(3600)
+    s.sql("UPDATE account_feeds SET next_due = now() WHERE feed = 'costs'")
+    s.run(account=name)
+    s.compare([number])
+    check(s.value("SELECT count(*) FROM usage_revisions r JOIN accounts USING (account_id) WHERE name = %s AND feed = 'costs' "
+                  "AND change = 'changed' AND old_row IS NOT NULL", name) > 0, "no revision was kept")
+
+
+@test("BR-022 the newest observation wins, rows that vanish are removed, new ones added")
+def _():
+    s, number, name = account(first_run=True)
+    hour = s.sim.now() - s.sim.now() % 3600 - 3600
+    s.sim.restate(number, "completions", hour, "change", percent=130)
+    s.sim.restate(number, "embeddings", hour, "vanish")
+    run = s.run(account=name)
+    s.compare([number])
+    changes = dict(s.sql("SELECT change, count(*) FROM usage_revisions r JOIN accounts USING (account_id) WHERE name = %s GROUP BY 1",
+                         name))
+    equal(changes.get("vanished", 0), run["rows_removed"], "revisions of rows that vanished, against rows removed")
+    equal(changes.get("changed", 0), run["rows_updated"], "revisions of rows that changed, against rows updated")
+    check(run["rows_updated"] > 0, "nothing changed: the test proves nothing")
+    s.sim._ask("DELETE", "restatements")
+    s.run(account=name)
+    s.compare([number])
+
+
+@test("BR-025 a revoked key is parked after a few refusals; a new key goes on from the watermark")
+def _():
+    s, number, name = account(first_run=True)
+    s.sim.set_key(number, revoked=True)
+    for _ in range(3):
+        s.run(account=name, code=1)
+    state = s.feed_state(name)
+    equal({state[f]["error"] for f in FEEDS if state[f]["failures"]}, {"auth_invalid"}, "how the feeds ended")
+    wait = s.value("SELECT extract(epoch FROM next_due - now()) FROM accounts WHERE name = %s", name)
+    check(wait > 30 * 60, f"the account is due again in {wait:.0f} s: a refused key must not be hammered")
+    asked = len(s.sim.requests(number))
+    check(asked <= 3 * len(FEEDS), f"{asked} requests with a key that is refused")
+    key = s.sim.set_key(number, revoked=False, reissue=True)
+    s.usagectl("account", "rotate-key", name, "--key-file", "-", text=key + "\n")
+    s.sim.clear_stats()
+    heals(s, number, name)
+    oldest = min(int(p["start_time"][0]) for _, _, path, p in s.sim.requests(number) if path.endswith("/completions"))
+    check(oldest > s.sim.now() - 2 * 86400, "the new key began again from the first window")
+
+
+def garbled(status, content_type, body, endings, words=""):
+    s, number, name = account()
+    s.sim.fault(account=number, feed="completions", do="status", status=status, content_type=content_type, body=body)
+    s.run(account=name, code=1)
+    state = s.feed_state(name)["completions"]
+    check(state["error"] in endings, f"how it ended: {state}")
+    matches(words, state["detail"], "what it says")
+    check(state["detail"].isprintable() and len(state["detail"]) <= 500, f"not fit to print: {state['detail']!r}")
+    equal(state["watermark"], None, "the watermark")
+    equal(s.value("SELECT count(*) FROM usage_metrics JOIN accounts USING (account_id) WHERE name = %s AND feed = 'completions'",
+                  name), 0, "rows")
+    heals(s, number, name)
+
+
+HTML = "<html><head><title>502 Bad Gateway</title></head><body>nginx \u0007\u001b[31m</body></html>"
+
+
+@test("BR-028 a gateway's 502 in HTML is a provider_error with a printable snippet")
+def _():
+    garbled(502, "text/html", HTML, ("provider_error",), "502")
+
+
+@test("BR-028 a 200 in HTML is not data")
+def _():
+    garbled(200, "text/html", HTML, ("protocol", "provider_error"))
+
+
+@test("BR-028 a 200 that calls HTML JSON is not data")
+def _():
+    garbled(200, "application/json", HTML, ("protocol", "provider_error"))
+
+
+@test("BR-028 a 200 with an empty body is not data")
+def _():
+    garbled(200, "application/json", "", ("protocol", "provider_error"))
+
+
+@test("BR-029 a 200 with an error object is not 'nothing billed'")
+def _():
+    garbled(200, "application/json", {"error": {"code": "internal", "message": "try later"}}, ("protocol", "provider_error"))
+
+
+@test("BR-029 a 200 with {} is not 'nothing billed'")
+def _():
+    garbled(200, "application/json", "{}", ("protocol", "provider_error"))
+
+
+@test("BR-029 a 200 with data null is not 'nothing billed'")
+def _():
+    garbled(200, "application/json", {"data": None, "has_more": False}, ("protocol", "provider_error"))
+
+
+@test("BR-032 a page token travels percent-encoded and comes back byte for byte")
+def _():
+    s, number, name = account()
+    token = "a+b/c=&d%25 é#?"
+    s.sim.fault(account=number, do="empty_page", page=1)
+    s.sim.fault(account=number, do="cursor", cursor="literal", value=token, page=1)
+    s.run(account=name)
+    s.compare([number])
+    sent = [p["page"][0] for _, _, _, p in s.sim.requests(number) if "page" in p]
+    equal(set(sent), {token}, "tokens that came back")
+
+
+# ---- bodies, connections ----
+
+def transient(**fault):
+    """Strikes each feed's first request; a retry must carry it through within the run."""
+    s, number, name = account()
+    for feed in ("completions", "costs", "images"):
+        s.sim.fault(account=number, feed=feed, times=1, **fault)
+    s.run(account=name)
+    equal(s.sim.fired(), [1, 1, 1], "how often the faults struck")
+    s.compare([number])
+
+
+for _title, _fault in (("503", {"do": "status", "status": 503}), ("429 with retry-after-ms", {"do": "status", "status": 429, "headers":
+                        {"retry-after-ms": "50"}}), ("a connection closed without an answer", {"do": "drop"}),
+                       ("a connection reset in the middle", {"do": "reset"}), ("a body cut short of its length", {"do": "truncate"})):
+    test(f"retry: {_title} is overcome within the run")(lambda fault=_fault: transient(**fault))
+
+
+@test("limits: a body above UF_MAX_BODY is too_large, compressed or not")
+def _():
+    for what in ("gzip_bomb", "huge"):
+        s, number, name = account()
+        s.sim.fault(account=number, feed="images", do=what, bytes=20 << 20)
+        s.run(account=name, code=1)
+        equal(s.feed_state(name)["images"]["error"], "too_large", what)
+        heals(s, number, name)
+
+
+@test("paging: buckets in reverse, twice, rows twice, rows split: the same table")
+def _():
+    for what in ("reverse_buckets", "duplicate_bucket", "duplicate_rows"):
+        s, number, name = account()
+        s.sim.fault(account=number, do=what)
+        s.run(account=name)
+        s.compare([number])
+    s, number, name = account()
+    s.sim.fault(account=number, feed="completions", do="split_rows")
+    s.run(account=name)
+    s.compare([number], feeds=[f for f in FEEDS if f != "completions"])
+    s.sim.clear_faults()
+    s.sql("UPDATE account_feeds SET watermark = NULL WHERE account_id = (SELECT account_id FROM accounts WHERE name = %s)", name)
+    heals(s, number, name)
+
+
+@test("pacing: one request in flight a key, by default")
+def _():
+    s, number, name = account()
+    s.sim.fault(account=number, delay_ms=20)
+    s.run(account=name)
+    equal(s.sim.stats(number)["max_concurrent_per_key"], 1, "requests of one key at once")
+
+
+# ---- normalizing ----
+
+def with_field(feed, field, raw=None, row=0, **more):
+    """One field of the first row of each page as given, one run."""
+    s, number, name = account()
+    rule = {"account": number, "feed": feed, "do": "field", "name": field, "row": row, **more}
+    if raw is not None:
+        rule["raw"] = raw
+    s.sim.fault(**rule)
+    done = s.run(account=name, code=None)
+    check(s.sim.fired()[0] > 0, "the fault never struck")
+    return s, number, name, done
+
+
+def cost_of_first(s, name):
+    return s.value("SELECT cost_amount::text FROM usage_metrics JOIN accounts USING (account_id) WHERE name = %s AND "
+                   "feed = 'costs' AND line_item = 'e2e'", name)
+
+
+def cost(raw):
+    s, number, name = account()
+    s.sim.fault(account=number, feed="costs", do="field", name="amount.value", row=0, raw=raw)
+    s.sim.fault(account=number, feed="costs", do="field", name="line_item", row=0, raw='"e2e"')
+    return s, number, name
+
+
+@test("BR-034 OpenAI's amounts are dollars: 412.80 stays 412.80")
+def _():
+    s, number, name = cost("412.80")
+    s.run(account=name)
+    equal(float(cost_of_first(s, name)), 412.8, "cost_amount")
+    equal(s.value("SELECT DISTINCT currency FROM usage_metrics WHERE feed = 'costs'"), "USD", "currency")
+
+
+@test("BR-035 amounts as number, text and exponent are exact")
+def _():
+    for raw, want in (("0.06", "0.06"), ('"0.0600000000"', "0.06"), ('"1e-7"', "0.0000001"), ("1E+2", "100"),
+                      ("0.1234567890123456789012345", "0.1234567890123456789012345"), ("-0.0", "0")):
+        s, number, name = cost(raw)
+        s.run(account=name)
+        equal(s.value("SELECT trim_scale(cost_amount)::text FROM usage_metrics JOIN accounts USING (account_id) WHERE name = %s "
+                      "AND line_item = 'e2e'", name), want, raw)
+
+
+@test("BR-035 a bad amount sets its row aside with a reason; the page's others go in")
+def _():
+    for raw in ('""', '"NaN"', "null", "true", '"1,234.50"', '" 0.5"'):
+        s, number, name = cost(raw)
+        s.run(account=name, code=None)
+        equal(s.sql("SELECT 1 FROM usage_metrics JOIN accounts USING (account_id) WHERE name = %s AND line_item = 'e2e'", name), [],
+              f"rows with the amount {raw}")
+        letters = s.sql("SELECT reason, json_path FROM dead_letters JOIN accounts USING (account_id) WHERE name = %s AND feed = 'costs'",
+                        name)
+        check(letters, f"amount {raw}: no dead letter")
+        matches(r"results\[\d+\]\.amount", letters[0][1] or "", f"amount {raw}: where")
+        check(s.value("SELECT count(*) FROM usage_metrics JOIN accounts USING (account_id) WHERE name = %s AND feed = 'costs'", name) > 0,
+              f"amount {raw}: the page's other rows are not in")
+        heals(s, number, name)
+
+
+@test("BR-038 cached tokens are part of input; more cached than input is flagged and never negative")
+def _():
+    s, number, name, _ = with_field("completions", "input_cached_tokens", "999999999999")
+    row = row_of(s, name, "completions", "cached_input_tokens = 999999999999")
+    check(not row or int(row["input_tokens"]) >= 0, f"row: {row}")
+    flagged = s.sql("SELECT 1 FROM dead_letters JOIN accounts USING (account_id) WHERE name = %s", name)
+    logs = "".join(p.text() for p in s.of("normalizer"))
+    check(flagged or "page.inconsistent" in logs, "nobody was told")
+    negative = s.value("SELECT count(*) FROM cost_estimate WHERE estimated_cost < 0")
+    equal(negative, 0, "negative estimates")
+    s.sim.clear_faults()
+
+
+@test("BR-040 a credit is kept as a negative cost and summed")
+def _():
+    s, number, name = cost("-12.50")
+    s.run(account=name)
+    equal(float(cost_of_first(s, name)), -12.5, "cost_amount")
+    equal(s.value("SELECT sum(cost) FROM cost_daily WHERE account = %s", name),
+          s.value("SELECT sum(cost_amount) FROM usage_metrics JOIN accounts USING (account_id) WHERE name = %s", name), "sum over cost_daily")
+
+
+@test("BR-044 a dimension absent, null and empty are one row, for every dimension")
+def _():
+    by_feed = {"completions": ("project_id", "user_id", "api_key_id", "model", "service_tier", "batch"), "images": ("size", "source"),
+               "file_search_calls": ("vector_store_id",), "web_search_calls": ("context_level",), "costs": ("line_item",)}
+    s, number, name = account()
+    counts = []
+    for how in ({"drop": True}, {"raw": "null"}, {"raw": '""'}):
+        s.sim.clear_faults()
+        for feed, dimensions in by_feed.items():
+            for dimension in dimensions:
+                if dimension == "batch" and how.get("raw") == '""':
+                    how = {"raw": "null"}  # batch is no text
+                s.sim.fault(account=number, feed=feed, do="field", name=dimension, **how)
+        s.sql("UPDATE account_feeds SET watermark = NULL, next_due = now() WHERE account_id = (SELECT account_id FROM accounts "
+              "WHERE name = %s)", name)
+        s.run(account=name)
+        counts.append(s.sql("SELECT feed, bucket_start, row_key FROM usage_metrics JOIN accounts USING (account_id) WHERE name = %s "
+                            "ORDER BY 1, 2, 3", name))
+    check(counts[0], "no rows at all")
+    check(counts[0] == counts[1], "absent and null make different rows")
+    check(counts[1] == counts[2], "null and empty make different rows")
+    s.sql("UPDATE account_feeds SET watermark = NULL, next_due = now() WHERE account_id = (SELECT account_id FROM accounts "
+          "WHERE name = %s)", name)
+    heals(s, number, name)
+
+
+@test("BR-046 'a|b' beside 'c' and 'a' beside 'b|c' are two rows")
+def _():
+    s, number, name = account()
+    for row, project, line in ((0, "a|b", "c"), (1, "a", "b|c")):
+        s.sim.fault(account=number, feed="costs", do="field", name="project_id", row=row, raw=json.dumps(project))
+        s.sim.fault(account=number, feed="costs", do="field", name="line_item", row=row, raw=json.dumps(line))
+        s.sim.fault(account=number, feed="costs", do="field", name="api_key_id", row=row, raw="null")
+    s.run(account=name)
+    equal(s.sql("SELECT project_id, line_item FROM usage_metrics JOIN accounts USING (account_id) WHERE name = %s AND "
+                "line_item IN ('c', 'b|c') ORDER BY 1", name), [("a", "b|c"), ("a|b", "c")], "rows")
+
+
+@test("BR-047 token counts above 2^31 are kept and summed; above 2^63-1 the row is set aside")
+def _():
+    s, number, name, _ = with_field("completions", "input_tokens", "3000000000")
+    equal(s.value("SELECT count(*) FROM usage_metrics JOIN accounts USING (account_id) WHERE name = %s AND input_tokens = 3000000000",
+                  name), 1, "rows of three billion")
+    check(s.value("SELECT max(input_tokens) FROM usage_daily WHERE account = %s", name) >= 3000000000, "sum over usage_daily")
+    s, number, name, _ = with_field("completions", "input_tokens", "9223372036854775807", row=-1)
+    check(s.value("SELECT max(input_tokens) FROM usage_by_model WHERE account = %s", name) > 2**63, "sums do not overflow")
+    s, number, name, _ = with_field("completions", "input_tokens", "9223372036854775808")
+    check(s.sql("SELECT reason FROM dead_letters JOIN accounts USING (account_id) WHERE name = %s", name), "2^63: no dead letter")
+    heals(s, number, name)
+
+
+@test("BR-049 an escaped NUL becomes U+FFFD and the batch goes in")
+def _():
+    s, number, name, _ = with_field("completions", "project_id", '"proj\\u0000x"')
+    equal(row_of(s, name, "completions", "project_id LIKE 'proj_x'").get("project_id"), "proj\ufffdx", "project_id")
+    rows = s.value("SELECT count(*) FROM usage_metrics JOIN accounts USING (account_id) WHERE name = %s", name)
+    check(rows > 100, f"only {rows} rows went in")
+
+
+@test("BR-050 lone surrogates and bytes that are no UTF-8 become U+FFFD and the batch goes in")
+def _():
+    for how in ({"raw": '"x\\ud83d"'}, {"raw_hex": "2278c08022"}, {"raw_hex": "2278eda08022"}, {"raw_hex": "2278f580808022"}):
+        s, number, name, _ = with_field("completions", "project_id", row=0, **how)
+        found = row_of(s, name, "completions", "project_id LIKE 'x%%'").get("project_id", "")
+        check(found.startswith("x\ufffd") and found.strip("x\ufffd") == "", f"{how}: project_id {found!r}")
+        rows = s.value("SELECT count(*) FROM usage_metrics JOIN accounts USING (account_id) WHERE name = %s", name)
+        check(rows > 100, f"{how}: only {rows} rows went in")
+
+
+@test("BR-056 tokens stand by project once: the sum of the table is the provider's sum")
+def _():
+    s, number, name = account(first_run=True)
+    total = sum(int(r[0]) for k, r in s.ledger_rows([number], s.sim.start_now - s.reach_s + 7200).items() if k[1] == "completions")
+    got = s.value("SELECT sum(input_tokens) FROM usage_metrics JOIN accounts USING (account_id) WHERE name = %s AND "
+                  "feed = 'completions' AND bucket_start >= to_timestamp(%s)", name, (s.sim.start_now - s.reach_s + 7200) // 3600 * 3600)
+    equal(int(got), total, "input tokens of all projects")
+    equal(s.value("SELECT count(*) FROM usage_metrics WHERE feed = 'costs' AND (input_tokens IS NOT NULL OR output_tokens IS NOT NULL)"),
+          0, "cost rows with tokens")
+
+
+@test("BR-112 seconds keep their fraction, bytes their size, an unknown measure is kept")
+def _():
+    s, number, name = account()
+    s.sim.fault(account=number, feed="audio_transcriptions", do="field", name="seconds", row=0, raw="521.5")
+    s.sim.fault(account=number, feed="vector_stores", do="field", name="usage_bytes", row=0, raw="1099511627776")
+    s.sim.fault(account=number, feed="audio_speeches", do="add_fields", raw='"syllables":77.25,"api_source":"batch-ui"')
+    s.run(account=name)
+    for feed, where, want in (("audio_transcriptions", "quantity = 521.5", ("521.5", "seconds")),
+                              ("vector_stores", "quantity = 1099511627776", ("1099511627776", "bytes"))):
+        row = row_of(s, name, feed, where)
+        equal((row.get("quantity"), row.get("quantity_unit")), want, feed)
+    row = row_of(s, name, "audio_speeches")
+    equal(json.loads(row["extra"]).get("syllables"), 77.25, "the unknown number in extra")
+    equal(json.loads(row["dims"]).get("api_source"), "batch-ui", "the unknown text in dims")
+
+
+@test("normalizing: an unknown kind of result is set aside and counted, the rest goes in")
+def _():
+    s, number, name, _ = with_field("images", "object", '"organization.usage.decisions.result"')
+    check(s.sql("SELECT 1 FROM dead_letters JOIN accounts USING (account_id) WHERE name = %s", name), "no dead letter")
+    out = s.usagectl("dead", "list").out
+    matches(name, out, "usagectl dead list")
+    heals(s, number, name)
