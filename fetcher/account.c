@@ -12,7 +12,6 @@
 #include "fetcher/progress.h"
 
 #define DETAIL_MAX       500 /* bytes (wire.h) */
-#define RESERVE_MIN_US   (10 * US_PER_S)
 #define CLOCK_SKEW_MAX_S 60
 
 struct account {
@@ -29,7 +28,8 @@ struct account {
     size_t at; /* the window that is being read; n_windows: all have ended */
     const struct feed *feed;
     struct ask how;
-    struct text cursor; /* malloc'ed; null for the first page */
+    char *cursor_copy;
+    struct text cursor; /* of cursor_copy; null for the first page */
     struct progress progress;
     uint32_t tries; /* failed ones, of this page */
     bool weary;     /* a window ended on trouble that may pass: the next ones get one try each,
@@ -39,6 +39,7 @@ struct account {
     int64_t wake_us;
 
     struct page pages[ACCOUNT_BUNDLE_PAGES];
+    char *bodies[ACCOUNT_BUNDLE_PAGES]; /* what their bodies point to */
     size_t n_pages;
     size_t pages_bytes;
 };
@@ -71,7 +72,8 @@ static void cursor_set(struct account *a, struct text cursor)
         copy = xalloc(cursor.len + 1, 1);
         memcpy(copy, cursor.at, cursor.len);
     }
-    free((void *)(uintptr_t)a->cursor.at);
+    free(a->cursor_copy);
+    a->cursor_copy = copy;
     a->cursor = (struct text){copy, cursor.len};
 }
 
@@ -161,8 +163,9 @@ static void trouble_settle(struct account *a, const struct trouble *t, int64_t m
 
 static void page_keep(struct account *a, struct answer *answer, const struct peek *peek)
 {
-    struct page *page = &a->pages[a->n_pages++];
+    struct page *page = &a->pages[a->n_pages];
 
+    a->bodies[a->n_pages++] = answer->body;
     *page = (struct page){
         .window = (uint32_t)a->at,
         .seq = a->ends[a->at].pages++,
@@ -444,7 +447,7 @@ enum status account_open(struct account **out, struct text msg, const struct acc
         a->ends[i].window = (uint32_t)i;
     a->random = rules->seed;
     lease_us = a->job->lease_ms * US_PER_MS;
-    reserve_us = lease_us / 5 > RESERVE_MIN_US ? lease_us / 5 : RESERVE_MIN_US;
+    reserve_us = lease_us / 5; /* for the pages to be stored and acknowledged */
     a->ask_until_us = mono_us + lease_us - reserve_us;
     why = prepare(a, rules, &ending);
     if (why)
@@ -462,7 +465,7 @@ void account_close(struct account **account)
     if (!a)
         return;
     for (size_t i = 0; i < a->n_pages; i++)
-        free((void *)(uintptr_t)a->pages[i].body.at);
+        free(a->bodies[i]);
     cursor_set(a, TEXT_NULL);
     progress_close(&a->progress);
     secret_wipe(&a->key);

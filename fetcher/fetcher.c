@@ -357,6 +357,12 @@ static void take_job(struct fetcher *f, struct text msg, uint64_t from)
     look_at(f, s);
 }
 
+static void refuse_message(const char *reason)
+{
+    LOG(WARN, "job.refused", KV("reason", reason));
+}
+
+/* Takes all that are there; answers whether there were any. */
 static bool take_jobs(struct fetcher *f)
 {
     struct msg msg;
@@ -367,16 +373,14 @@ static bool take_jobs(struct fetcher *f)
 
     while ((st = schedulers_receive(f->schedulers, &msg, &from, &err)) != ST_RETRY) {
         any = true;
-        if (st != ST_OK) {
-            LOG(WARN, "job.refused", KV("reason", err.text));
-            continue;
-        }
-        if (msg.n == 1)
-            take_job(f, msg_frame(&msg, 0), from);
+        if (st != ST_OK)
+            refuse_message(err.text);
+        else if (msg.n != 1)
+            refuse_message("a job is one frame");
         else
-            LOG(WARN, "job.refused", KV("reason", "a job is one frame"),
-                KV("frames", (uint64_t)msg.n));
-        msg_clear(&msg);
+            take_job(f, msg_frame(&msg, 0), from);
+        if (st == ST_OK)
+            msg_clear(&msg);
     }
     return any;
 }
@@ -411,38 +415,39 @@ static void send_ready(struct fetcher *f)
 
 /* ---- the loop ---- */
 
-static void begin_stop(struct fetcher *f)
+/* Drops the requests of all slots, or only of those that are still in line for their host. */
+static void drop_requests(struct fetcher *f, bool started_too)
 {
-    f->stopping = true;
-    f->stop_us = f->now_us;
-    for (uint32_t i = 0; i < f->n_slots; i++)
-        if (f->slots[i].account)
-            account_stop(f->slots[i].account);
-    look_at_all(f);
-    schedulers_owe_ready(f->schedulers);
-}
-
-static void drop_requests(struct fetcher *f)
-{
-    f->aborted = true;
     for (uint32_t i = 0; i < f->n_slots; i++) {
         struct slot *s = &f->slots[i];
-        if (!s->account)
+        if (!s->account || !s->transfer || (!started_too && http_started(s->transfer)))
             continue;
-        if (s->transfer)
-            http_drop(f->http, s->transfer);
+        http_drop(f->http, s->transfer);
         s->transfer = NULL;
         account_abort(s->account);
     }
     look_at_all(f);
 }
 
+static void begin_stop(struct fetcher *f)
+{
+    f->stopping = true;
+    f->stop_us = f->now_us;
+    drop_requests(f, false);
+    for (uint32_t i = 0; i < f->n_slots; i++)
+        if (f->slots[i].account)
+            account_stop(f->slots[i].account);
+    schedulers_owe_ready(f->schedulers);
+}
+
 static void stop_when_asked(struct fetcher *f)
 {
     if (!f->stopping && stage_stopping())
         begin_stop(f);
-    if (f->stopping && !f->aborted && f->now_us - f->stop_us >= ABORT_AFTER_US)
-        drop_requests(f);
+    if (f->stopping && !f->aborted && f->now_us - f->stop_us >= ABORT_AFTER_US) {
+        f->aborted = true;
+        drop_requests(f, true);
+    }
 }
 
 static void arm_refresh(struct fetcher *f)

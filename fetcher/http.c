@@ -98,13 +98,29 @@ static void on_socket(uv_poll_t *poll, int status, int events)
     multi_harvest(m);
 }
 
+static void on_timer(uv_timer_t *timer);
+
+/* libcurl's time is finer than the loop's and the loop's stands still during a turn: rounded so
+ * that the timer is never early. */
+static void arm(struct multi *m, long timeout_ms)
+{
+    uv_update_time(m->http->loop);
+    (void)uv_timer_start(m->timer, on_timer, timeout_ms > 0 ? (uint64_t)timeout_ms + 1 : 0, 0);
+}
+
 static void on_timer(uv_timer_t *timer)
 {
     struct multi *m = timer->data;
+    long timeout_ms = -1;
     int running;
 
     (void)curl_multi_socket_action(m->curl, CURL_SOCKET_TIMEOUT, 0, &running);
     multi_harvest(m);
+    /* libcurl does not say the same moment twice, so one that was missed by a hair would never come
+     * again. */
+    if (!uv_is_active((uv_handle_t *)timer) &&
+        curl_multi_timeout(m->curl, &timeout_ms) == CURLM_OK && timeout_ms >= 0)
+        arm(m, timeout_ms);
 }
 
 static int set_timer(CURLM *curl, long timeout_ms, void *arg)
@@ -117,7 +133,7 @@ static int set_timer(CURLM *curl, long timeout_ms, void *arg)
     if (timeout_ms < 0)
         (void)uv_timer_stop(m->timer);
     else
-        (void)uv_timer_start(m->timer, on_timer, (uint64_t)timeout_ms, 0);
+        arm(m, timeout_ms);
     return 0;
 }
 
@@ -176,6 +192,7 @@ static size_t on_body(char *bytes, size_t size, size_t n, void *arg)
     return len;
 }
 
+/* libcurl fixes the type. NOLINTNEXTLINE(readability-non-const-parameter) */
 static size_t on_header(char *bytes, size_t size, size_t n, void *arg)
 {
     struct transfer *t = arg;
@@ -280,17 +297,15 @@ static void header_add(struct transfer *t, const char *line)
 
 static void set_request(struct transfer *t, const struct request *request)
 {
-    size_t name_len = strlen(request->auth.name);
-    size_t line_len = name_len + 2 + request->auth.value.len;
+    size_t line_len = strlen(request->auth.name) + 2 + request->auth.value.len;
     char *line = xalloc(line_len + 1, 1);
     bool tls = strncmp(request->url, "https:", 6) == 0;
 
     for (size_t i = 0; i < sizeof(request->headers) / sizeof(request->headers[0]); i++)
         if (request->headers[i])
             header_add(t, request->headers[i]);
-    memcpy(line, request->auth.name, name_len);
-    memcpy(line + name_len, ": ", 2);
-    memcpy(line + name_len + 2, request->auth.value.at, request->auth.value.len);
+    (void)snprintf(line, line_len + 1, "%s: %.*s", request->auth.name, (int)request->auth.value.len,
+                   (const char *)request->auth.value.at);
     header_add(t, line);
     OPENSSL_cleanse(line, line_len);
     free(line);
@@ -560,6 +575,11 @@ void http_drop(struct http *h, struct transfer *t)
         line_leave(host, t);
     transfer_end(t);
     host_go_on(h, host);
+}
+
+bool http_started(const struct transfer *t)
+{
+    return t->multi != NULL;
 }
 
 /* ---- life ---- */

@@ -9,6 +9,7 @@
 #ifndef UF_FETCHER_HTTP_H
 #define UF_FETCHER_HTTP_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <uv.h>
@@ -42,6 +43,8 @@ void http_close(struct http **h);
  */
 struct transfer *http_get(struct http *h, const struct request *request, http_answered *answered,
                           void *arg);
+/* Whether it is on its way, and not only in line for its host. */
+bool http_started(const struct transfer *t);
 /* `answered` will not be called. */
 void http_drop(struct http *h, struct transfer *t);
 
