@@ -511,6 +511,8 @@ static const struct {
     {"http://[::1]:9000/v1", false, NULL},
     {"http://sim:9000/v1", true, NULL},
     {"http://sim:9000/v1", false, "UF_ALLOW_HTTP=1"},
+    {"http://10.0.0.1/", false, "unencrypted"},
+    {"http://[::2]/", false, "unencrypted"},
     {"http://127.0.0.1.example.com/", false, "unencrypted"},
     {"http://localhost.example.com/", false, "unencrypted"},
     {"http://127.0.0.1@example.com/", true, "'@'"},

@@ -191,6 +191,9 @@ static const struct read_case bad_cases[] = {
     {"a missing field", "completions",
      P(H0(C_ROW(",\"input_tokens\":5,\"output_tokens\":2")) "," H1(C("1", ""))),
      GOOD_1 ROW_0 "num_model_requests: num_model_requests: missing\n"},
+    {"a missing field after a row that had it", "completions",
+     P(H1(C("1", "") "," C_ROW(",\"input_tokens\":5,\"output_tokens\":2"))),
+     GOOD_1 "bad $.data[0].results[1].num_model_requests: num_model_requests: missing\n"},
     {"a required null", "completions", P(H0(C("null", "")) "," H1(C("1", ""))),
      GOOD_1 ROW_0 "input_tokens: input_tokens: missing\n"},
     {"a count in a text", "completions", P(H0(C("\"5\"", "")) "," H1(C("1", ""))),
@@ -489,6 +492,42 @@ static void test_rows_of_one_key(void **state)
     RUN(same_cases);
 }
 
+/* A sum is the same row as one that came added up: else each cycle would rewrite it. */
+static void test_sums_have_the_digest_of_their_value(void **state)
+{
+    static const char parts[] = P(H0(C("5", ",\"n\":1") "," C("6", ",\"n\":2")));
+    static const char whole[] =
+        P(H0(C_ROW(",\"input_tokens\":11,\"output_tokens\":4,\"num_model_requests\":2,\"n\":3")));
+    struct arena *a = arena_new();
+    struct page_notes notes;
+    struct record_page summed = read_page(a, "completions", parts, strlen(parts), &notes);
+    struct record_page plain;
+
+    (void)state;
+    assert_int_equal(notes.summed_rows, 1);
+    plain = read_page(a, "completions", whole, strlen(whole), &notes);
+    assert_int_equal(summed.n_records, 1);
+    assert_int_equal(summed.records[0].row_hash, plain.records[0].row_hash);
+    assert_memory_equal(summed.records[0].row_key, plain.records[0].row_key, 16);
+    arena_free(&a);
+}
+
+/* BR-049, BR-050: what was put in place of text that Postgres can not store is told. */
+static void test_repairs_are_told(void **state)
+{
+    static const char odd[] = P(H0(C("5", ",\"model\":\"a\\u0000b\"")));
+    static const char even[] = P(H0(C("5", ",\"model\":\"a\\u0001b\"")));
+    struct arena *a = arena_new();
+    struct page_notes notes;
+
+    (void)state;
+    (void)read_page(a, "completions", odd, strlen(odd), &notes);
+    assert_true(notes.repaired);
+    (void)read_page(a, "completions", even, strlen(even), &notes);
+    assert_false(notes.repaired);
+    arena_free(&a);
+}
+
 /* BR-046: what is a text's and what is the next one's is part of the key. */
 static void test_keys_do_not_run_together(void **state)
 {
@@ -622,6 +661,32 @@ static void test_growth_is_bounded(void **state)
     arena_free(&a);
 }
 
+static void test_a_page_fits_into_a_message(void **state)
+{
+    struct arena *a = arena_new();
+    struct buf text = {.arena = a}, body = {.arena = a};
+    struct page_notes notes;
+    struct record_page got;
+
+    (void)state;
+    for (int i = 0; i < 10000; i++)
+        buf_str(&text, "0123456789012345678901234567890123456789012345678901234567890123456789"
+                       "012345678901234567890123456789");
+    buf_str(&body, "{\"data\":[{\"start_time\":1793923200,\"end_time\":1793926800,\"results\":[");
+    for (int i = 0; i < 45; i++)
+        buf_printf(&body,
+                   "%s{\"object\":\"organization.usage.completions.result\",\"input_tokens\":1,"
+                   "\"output_tokens\":1,\"num_model_requests\":1,\"model\":\"%d%s\"}",
+                   i ? "," : "", i, text.at);
+    buf_str(&body, "]}]}");
+    got = read_page(a, "completions", body.at, body.len, &notes);
+    assert_non_null(got.dead.reason.at);
+    assert_non_null(strstr(got.dead.reason.at, "too large"));
+    assert_int_equal(got.n_records, 0);
+    assert_int_equal(got.n_spans, 0);
+    arena_free(&a);
+}
+
 /* ---- peek ---- */
 
 struct peek_case {
@@ -715,10 +780,13 @@ int main(void)
         cmocka_unit_test(test_dead_bodies_are_bounded),
         cmocka_unit_test(test_spans),
         cmocka_unit_test(test_rows_of_one_key),
+        cmocka_unit_test(test_sums_have_the_digest_of_their_value),
+        cmocka_unit_test(test_repairs_are_told),
         cmocka_unit_test(test_keys_do_not_run_together),
         cmocka_unit_test(test_records_are_sorted),
         cmocka_unit_test(test_identities),
         cmocka_unit_test(test_growth_is_bounded),
+        cmocka_unit_test(test_a_page_fits_into_a_message),
         cmocka_unit_test(test_peek),
     };
 

@@ -395,12 +395,12 @@ static enum status take_member(struct build *b, struct text path, const struct j
 {
     const struct field *f = field_of(b->r->feed, path);
 
+    if (f)
+        return take_known(b, f, path, m);
     if (is_personal(m->key))
         return ST_OK;
     if (path.len > READER_NAME_MAX)
         return row_fault(b, TEXT_LIT("unknown member"), "its name is too long");
-    if (f)
-        return take_known(b, f, path, m);
     switch (m->type) {
     case JSON_NULL:
         return ST_OK;
