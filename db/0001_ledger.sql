@@ -81,6 +81,7 @@ CREATE TABLE fetch_runs (
     CHECK ((kind = 'scheduled') = (tick IS NOT NULL))
 );
 CREATE UNIQUE INDEX fetch_runs_tick ON fetch_runs (tick) WHERE tick IS NOT NULL;
+CREATE INDEX fetch_runs_running ON fetch_runs (kind) WHERE finished_at IS NULL;
 CREATE INDEX fetch_runs_requested ON fetch_runs (requested_at DESC);
 COMMENT ON TABLE fetch_runs IS 'One row a cycle: scheduled (one a tick of UF_SCHEDULE), or asked for (usagectl run, inject, the cron trigger).';
 

@@ -50,6 +50,7 @@ struct tracked_job {
     int64_t account_id, epoch;
     struct text account, provider, base_url, sealed_key;
     bool owed;             /* its windows are owed ones */
+    const char *problem;   /* why there is nothing to ask, for people; NULL = none */
     bool forced;           /* a run that was asked for waits for it */
     int64_t claimed_at_us; /* the database's clock */
     int64_t deadline_us;   /* monotonic: the lease's end, a moment early */

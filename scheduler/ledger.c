@@ -170,9 +170,11 @@ static void plan_job(const struct ledger *l, struct tracked_job *job, const PGre
     size_t n = p ? p->n_feeds : 0;
     struct feed_state *states = ARENA_ARRAY(job->arena, n, struct feed_state);
 
-    if (!p)
+    if (!p) {
+        job->problem = "this build does not know the account's provider; update the programs";
         LOG(WARN, "account.unknown_provider", KV("account", job->account),
             KV("provider", job->provider));
+    }
     for (size_t i = 0; i < n; i++)
         states[i] = (struct feed_state){.feed = &p->feeds[i], .enabled = true};
     read_states(states, n, feeds, feed_at, job->account_id);
@@ -418,21 +420,21 @@ static const char scheduled_run_sql[] = JOBS_CTE
 
 static const char finish_sql[] =
     "UPDATE fetch_runs SET finished_at = now() WHERE finished_at IS NULL "
-    "AND requested_at > now() - interval '30 days' AND accounts_ok + accounts_failed >= "
-    "accounts_total "
-    "AND accounts_ok + accounts_failed > 0";
+    "AND accounts_ok + accounts_failed >= accounts_total AND accounts_ok + accounts_failed > 0";
 
+/* A job that had nothing to ask waits a minute, whatever it was that made its account due. */
 static const char release_sql[] =
     "UPDATE accounts a SET lease_until = NULL, lease_job = NULL, lease_owner = NULL, "
-    "next_due = coalesce(least("
+    "next_due = greatest(CASE WHEN j.idle THEN now() + interval '1 minute' END, coalesce(least("
     "(SELECT min(f.next_due) FROM account_feeds f WHERE f.account_id = a.account_id AND "
     "f.enabled), "
     "(SELECT min(o.next_try_at) FROM owed_windows o WHERE o.account_id = a.account_id AND o.state "
     "= 'pending'), "
     "(SELECT now() FROM run_accounts ra JOIN fetch_runs r USING (run_id) WHERE ra.account_id = "
     "a.account_id "
-    "AND ra.state = 'pending' AND r.kind = 'manual' LIMIT 1)), now() + interval '1 hour') "
-    "WHERE a.account_id = ANY ($1::bigint[])";
+    "AND ra.state = 'pending' AND r.kind = 'manual' LIMIT 1)), now() + interval '1 hour')) "
+    "FROM unnest($1::bigint[], $2::boolean[]) AS j (account_id, idle) WHERE a.account_id = "
+    "j.account_id";
 
 static void put_bool(struct pg_array *arr, bool v)
 {
@@ -549,6 +551,35 @@ static enum status settle_owed(struct ledger *l, struct arena *a, struct tracked
     return pg_query(l->pg, NULL, NULL, owed_accounts_sql, &touched, false, err);
 }
 
+/* The run of the tick that the newest of these claims lies in, by the database's clock. A new tick
+ * ends the run before: accounts that were not due in it have nothing to add. */
+static enum status tick_run(struct ledger *l, struct tracked_job *const *jobs, size_t n,
+                            struct err *err)
+{
+    int64_t newest = 0, tick;
+    struct pg_params p = {0};
+    char text[TIME_TEXT_MAX];
+
+    for (size_t i = 0; i < n; i++)
+        if (jobs[i]->claimed_at_us > newest)
+            newest = jobs[i]->claimed_at_us;
+    tick = tick_before(&l->slots, newest);
+    if (tick <= l->tick_us)
+        return ST_OK;
+    pg_param_text(&p, time_format(text, tick));
+    TRY(pg_query(l->pg, NULL, NULL,
+                 "UPDATE fetch_runs SET finished_at = now() WHERE finished_at IS NULL "
+                 "AND kind = 'scheduled' AND tick < $1::timestamptz",
+                 &p, false, err));
+    TRY(pg_query(l->pg, NULL, NULL,
+                 "INSERT INTO fetch_runs (kind, tick, accounts_total) "
+                 "SELECT 'scheduled', $1::timestamptz, count(*) FROM accounts WHERE enabled "
+                 "ON CONFLICT (tick) WHERE tick IS NOT NULL DO NOTHING",
+                 &p, false, err));
+    l->tick_us = tick;
+    return ST_OK;
+}
+
 /* A live job in the sums of runs: failed when some feed failed, final unless more is to come at
  * once. */
 static void run_row(struct arena *a, const struct tracked_job *job, struct pg_array *col)
@@ -557,6 +588,10 @@ static void run_row(struct arena *a, const struct tracked_job *job, struct pg_ar
     struct text error = TEXT_NULL, detail = TEXT_NULL;
     bool final = true;
 
+    if (job->problem) {
+        error = text_of(ending_name(END_BAD_WINDOW));
+        detail = text_of(job->problem);
+    }
     for (size_t k = 0; k < job->n_windows; k++) {
         const struct job_window *w = &job->windows[k];
         struct verdict v = window_verdict(job, w);
@@ -597,7 +632,8 @@ static enum status settle_runs(struct ledger *l, struct arena *a, struct tracked
 
     open_all(col, 13, a);
     for (size_t i = 0; i < n; i++) {
-        if (jobs[i]->owed || jobs[i]->n_windows == 0)
+        /* with nothing to ask it only matters to a run that waits for it */
+        if ((jobs[i]->owed || jobs[i]->n_windows == 0) && !jobs[i]->forced)
             continue;
         run_row(a, jobs[i], col);
         forced |= jobs[i]->forced;
@@ -647,7 +683,7 @@ static enum status settle(struct ledger *l, struct arena *a, struct tracked_job 
                           size_t n, struct err *err)
 {
     struct tracked_job **ours = ARENA_ARRAY(a, n, struct tracked_job *);
-    struct pg_array ids;
+    struct pg_array ids, idle;
     struct pg_params p = {0};
     size_t n_ours;
 
@@ -657,11 +693,16 @@ static enum status settle(struct ledger *l, struct arena *a, struct tracked_job 
         LOG(WARN, "lease.lost", KV("jobs", (int64_t)(n - n_ours)));
     TRY(settle_live(l, a, ours, n_ours, err));
     TRY(settle_owed(l, a, ours, n_ours, err));
+    TRY(tick_run(l, ours, n_ours, err));
     TRY(settle_runs(l, a, ours, n_ours, err));
     pg_array_open(&ids, a);
-    for (size_t i = 0; i < n_ours; i++)
+    pg_array_open(&idle, a);
+    for (size_t i = 0; i < n_ours; i++) {
         pg_array_int(&ids, ours[i]->account_id);
+        put_bool(&idle, ours[i]->n_windows == 0);
+    }
     pg_param_text(&p, pg_array_close(&ids));
+    pg_param_text(&p, pg_array_close(&idle));
     TRY(pg_query(l->pg, NULL, NULL, release_sql, &p, false, err));
     TRY(pg_exec(l->pg, finish_sql, err));
     return pg_commit(l->pg, err);
@@ -673,33 +714,10 @@ enum status ledger_settle(struct ledger *l, struct tracked_job *const *jobs, siz
     struct arena *a = arena_new();
     enum status st = settle(l, a, jobs, n, err);
 
-    if (st != ST_OK)
+    if (st != ST_OK) {
+        l->tick_us = 0; /* its row may be gone with the transaction */
         pg_rollback(l->pg);
+    }
     arena_free(&a);
-    return st;
-}
-
-enum status ledger_tick(struct ledger *l, int64_t now_us, struct err *err)
-{
-    int64_t tick = tick_before(&l->slots, now_us);
-    struct pg_params p = {0};
-    char text[TIME_TEXT_MAX];
-    enum status st;
-
-    if (tick == l->tick_us)
-        return ST_OK;
-    pg_param_text(&p, time_format(text, tick));
-    TRY(pg_begin(l->pg, err));
-    st = pg_query(l->pg, NULL, NULL,
-                  "INSERT INTO fetch_runs (kind, tick, accounts_total) "
-                  "SELECT 'scheduled', $1::timestamptz, count(*) FROM accounts WHERE enabled "
-                  "HAVING count(*) > 0 ON CONFLICT (tick) WHERE tick IS NOT NULL DO NOTHING",
-                  &p, false, err);
-    if (st == ST_OK)
-        st = pg_commit(l->pg, err);
-    if (st == ST_OK)
-        l->tick_us = tick;
-    else
-        pg_rollback(l->pg);
     return st;
 }

@@ -41,9 +41,6 @@ enum status ledger_claim(struct ledger *l, struct claim *out, struct arena *a, s
 enum status ledger_settle(struct ledger *l, struct tracked_job *const *jobs, size_t n,
                           struct err *err) CHECKED;
 
-/* Makes the run's row of the tick that `now_us` lies in, once for all schedulers. */
-enum status ledger_tick(struct ledger *l, int64_t now_us, struct err *err) CHECKED;
-
 /* ---- what is asked for on the control socket; ST_REJECT: err is the answer to the person ---- */
 
 /* `account` null: all enabled ones. */

@@ -151,9 +151,7 @@ enum status scheduler_settle(struct scheduler *s, struct err *err)
     watch(s);
     if (s->n_ended == 0 || (now < s->settle_at_us && s->n_ended < SETTLE_MAX))
         return ST_OK;
-    st = ledger_tick(&s->ledger, clock_utc_us(), err);
-    if (st == ST_OK)
-        st = ledger_settle(&s->ledger, s->ended, s->n_ended, err);
+    st = ledger_settle(&s->ledger, s->ended, s->n_ended, err);
     if (st == ST_RETRY) {
         LOG(WARN, "settle.retry", KV("error", err->text), KV("jobs", (int64_t)s->n_ended));
         s->settle_at_us = clock_mono_us() + CLAIM_RETRY_US;
