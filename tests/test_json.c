@@ -210,10 +210,13 @@ static bool agrees(const struct json *ours, const json_t *theirs)
     return false;
 }
 
-static const char *const bodies[] = {
+static const char page[] =
     "{\"object\":\"page\",\"data\":[{\"object\":\"bucket\",\"start_time\":1793923200,\"results\":[{"
     "\"input_tokens\":100,\"model\":\"gpt-4o\",\"project_id\":null,\"batch\":false,\"amount\":{"
-    "\"value\":0.06,\"currency\":\"usd\"}}]}],\"has_more\":true,\"next_page\":\"page_A==\"}",
+    "\"value\":0.06,\"currency\":\"usd\"}}]}],\"has_more\":true,\"next_page\":\"page_A==\"}";
+
+static const char *const bodies[] = {
+    page,
     "[1,-1,0,-0,1.5,1e3,1E-3,2.5e+2,123456789012]",
     "[\"\",\"\\u00e9\\ud83d\\ude00\",\"\\b\\f\\n\\r\\t\\/\\\\\\\"\",\"\xe2\x82\xac\"]",
     "{\"a\":{\"b\":[{\"c\":[[],{}]}]},\"d\":\"e\",\"a\":1}",
