@@ -178,7 +178,7 @@ static enum status hand_on(struct normalizer *n, struct text message, struct err
     return st;
 }
 
-static enum status translate(struct normalizer *n, const struct msg *in, struct err *err)
+static enum status translate(struct normalizer *n, struct msg *in, struct err *err)
 {
     struct arena *a = n->arena;
     struct text bodies[MSG_FRAMES_MAX];
