@@ -17,6 +17,7 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -537,6 +538,17 @@ static bool announce(const struct sim *s, const struct setup *setup)
     return fflush(stdout) == 0;
 }
 
+/* A connection is a descriptor, and the usual soft limit is 1024. */
+static void allow_many_connections(void)
+{
+    struct rlimit files;
+
+    if (getrlimit(RLIMIT_NOFILE, &files) != 0)
+        return;
+    files.rlim_cur = files.rlim_max < 65536 ? files.rlim_max : 65536;
+    (void)setrlimit(RLIMIT_NOFILE, &files);
+}
+
 /* The one loop: HTTP, timers, until SIGTERM or SIGINT. */
 static bool serve(struct sim *s)
 {
@@ -592,6 +604,8 @@ int main(int argc, char **argv)
     (void)signal(SIGPIPE, SIG_IGN);
     if (!parse_options(&setup, argc, argv))
         return 2;
+
+    allow_many_connections();
 
     struct sim *s = sim_open(&setup);
     bool ok = listen_on(s, setup.port) && announce(s, &setup) && serve(s);
