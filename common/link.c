@@ -48,8 +48,9 @@ static const struct kind_spec kinds[] = {
 
 struct endpoint {
     bool ipc;
-    char *where;                 /* ipc: the folder; tcp: HOST:PORT */
-    struct gaicb *lookup;        /* tcp: a name being resolved, else NULL */
+    char *where;          /* ipc: the folder; tcp: HOST:PORT */
+    struct gaicb *lookup; /* tcp: a name being resolved, else NULL */
+    char *lookup_host;
     bool failing;                /* the last look failed: said once */
     char found[16][ADDRESS_MAX]; /* tcp: addresses of the last good answer */
     size_t n_found;
@@ -375,7 +376,7 @@ static void lookup_start(struct endpoint *e)
     else
         host = strndup(e->where, len);
     g = xalloc(1, sizeof(*g));
-    g->ar_name = host;
+    g->ar_name = e->lookup_host = host;
     g->ar_request = &hints;
     e->lookup = g;
     if (getaddrinfo_a(GAI_NOWAIT, &e->lookup, 1, NULL) != 0) {
@@ -397,7 +398,7 @@ static void lookup_end(struct link *link, struct endpoint *e)
         say_unresolved(link, e, gai_strerror(rc));
     if (e->lookup->ar_result)
         freeaddrinfo(e->lookup->ar_result);
-    free((void *)(uintptr_t)e->lookup->ar_name);
+    free(e->lookup_host);
     free(e->lookup);
     e->lookup = NULL;
 }
@@ -509,10 +510,9 @@ bool link_writable(struct link *link)
 
 /* ---- messages ---- */
 
-struct text msg_frame(const struct msg *m, size_t i)
+struct text msg_frame(struct msg *m, size_t i)
 {
-    /* zmq_msg_data does not change the message, though its type can not say so */
-    zmq_msg_t *frame = (zmq_msg_t *)(uintptr_t)&m->frames[i];
+    zmq_msg_t *frame = &m->frames[i];
 
     return (struct text){zmq_msg_data(frame), zmq_msg_size(frame)};
 }
@@ -580,7 +580,7 @@ enum status link_send(struct link *link, size_t socket, const struct text *frame
 }
 
 enum status link_send_bodies(struct link *link, struct text head, const struct text *bodies,
-                             size_t n_bodies, void (*free_body)(void *body, void *hint), void *hint,
+                             size_t n_bodies, void (*free_body)(void *body, void *hint),
                              struct err *err)
 {
     void *to = link_socket(link, 0);
@@ -589,8 +589,9 @@ enum status link_send_bodies(struct link *link, struct text head, const struct t
     if (zmq_send(to, head.at, head.len, ZMQ_DONTWAIT | (n_bodies ? ZMQ_SNDMORE : 0)) < 0)
         return send_failed(link, err);
     for (size_t i = 0; i < n_bodies; i++) {
-        void *body = (void *)(uintptr_t)bodies[i].at;
-        if (zmq_msg_init_data(&frame, body, bodies[i].len, free_body, hint) < 0)
+        void *body;
+        memcpy(&body, &bodies[i].at, sizeof(body)); /* whose owner ZeroMQ becomes */
+        if (zmq_msg_init_data(&frame, body, bodies[i].len, free_body, NULL) < 0)
             exit(111); /* out of memory: being killed here is safe */
         if (zmq_msg_send(&frame, to, i + 1 < n_bodies ? ZMQ_SNDMORE : 0) < 0)
             exit(111); /* the context is gone, or the message is half sent: start anew */

@@ -59,7 +59,7 @@ struct msg {
     zmq_msg_t frames[MSG_FRAMES_MAX];
     size_t n;
 };
-struct text msg_frame(const struct msg *m, size_t i);
+struct text msg_frame(struct msg *m, size_t i);
 void msg_clear(struct msg *m);
 
 /* One whole message without waiting. ST_RETRY: none is there. ST_REJECT: it had too many frames and
@@ -72,10 +72,10 @@ enum status link_recv(struct link *link, size_t socket, struct msg *out, struct 
 enum status link_send(struct link *link, size_t socket, const struct text *frames, size_t n,
                       struct err *err) CHECKED;
 
-/* The same, with bodies that ZeroMQ frees with `free_body(body, hint)` when it is done: head is
+/* The same, with bodies that ZeroMQ frees with `free_body(body, NULL)` when it is done: head is
  * copied, bodies are not. On any status but ST_OK the bodies are still the caller's. */
 enum status link_send_bodies(struct link *link, struct text head, const struct text *bodies,
-                             size_t n_bodies, void (*free_body)(void *body, void *hint), void *hint,
+                             size_t n_bodies, void (*free_body)(void *body, void *hint),
                              struct err *err) CHECKED;
 
 /* Whether a send on socket 0 would be taken now (ZMQ_EVENTS & ZMQ_POLLOUT). */

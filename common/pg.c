@@ -322,7 +322,7 @@ void pg_param_binary(struct pg_params *p, unsigned type, const void *value, size
 }
 
 enum status pg_query(struct pg *pg, PGresult **out, struct arena *a, const char *sql,
-                     const struct pg_params *params, bool binary, struct err *err)
+                     const struct pg_params *params, struct err *err)
 {
     static const struct pg_params none;
     const struct pg_params *p = params ? params : &none;
@@ -332,7 +332,7 @@ enum status pg_query(struct pg *pg, PGresult **out, struct arena *a, const char 
     TRY(pg_connect(pg, err));
     pg->sqlstate[0] = '\0';
     if (!PQsendQueryParams(pg->conn, sql, p->n, p->types, p->values, p->lengths, p->formats,
-                           binary))
+                           p->binary_result))
         return lost(pg, "query", err);
     TRY(flush(pg, deadline, err));
     TRY(drain(pg, &r, deadline, err));
@@ -450,7 +450,7 @@ enum status pg_check_schema(struct pg *pg, struct err *err)
     int64_t version;
 
     pg_param_text(&p, arena_printf(a, "\"%s\".schema_migrations", pg->schema));
-    st = pg_query(pg, &r, a, "SELECT to_regclass($1) IS NOT NULL", &p, false, err);
+    st = pg_query(pg, &r, a, "SELECT to_regclass($1) IS NOT NULL", &p, err);
     if (st == ST_OK && PQgetvalue(r, 0, 0)[0] != 't')
         st = err_set(err, ST_FATAL,
                      "the database has no tables of ours in schema \"%s\"; run: usagectl migrate",
@@ -460,7 +460,7 @@ enum status pg_check_schema(struct pg *pg, struct err *err)
                       arena_printf(a,
                                    "SELECT coalesce(max(version), 0) FROM \"%s\".schema_migrations",
                                    pg->schema),
-                      NULL, false, err);
+                      NULL, err);
     if (st == ST_OK) {
         version = pg_int(r, 0, 0);
         if (version < PG_SCHEMA_VERSION)

@@ -37,16 +37,17 @@ struct pg_params {
     int formats[24];
     unsigned types[24]; /* OIDs; 0 = the server infers */
     int n;
+    bool binary_result;
 };
 void pg_param_text(struct pg_params *p, const char *value); /* NULL = null */
 void pg_param_int(struct pg_params *p, struct arena *a, int64_t v);
 void pg_param_binary(struct pg_params *p, unsigned type, const void *value, size_t len);
 
 /* Runs one statement and waits for its end. `*out` (may be NULL) is cleared when `a` is reset.
- * On a server's error the transaction, if any, is rolled back, and pg_sqlstate tells the code.
- * Binary results when `binary`. ST_RETRY, ST_REJECT, ST_FATAL: as pg_status says. */
+ * `params` may be NULL. On a server's error the transaction, if any, is rolled back, and
+ * pg_sqlstate tells the code. ST_RETRY, ST_REJECT, ST_FATAL: as pg_status says. */
 enum status pg_query(struct pg *pg, PGresult **out, struct arena *a, const char *sql,
-                     const struct pg_params *params, bool binary, struct err *err) CHECKED;
+                     const struct pg_params *params, struct err *err) CHECKED;
 
 /* Several statements without parameters in one round trip; the same errors. */
 enum status pg_exec(struct pg *pg, const char *sql, struct err *err) CHECKED;

@@ -227,8 +227,10 @@ static bool get_bool(struct reader *r, const char *field)
 
     if (!o)
         return false;
-    if (o->type != MSGPACK_OBJECT_BOOLEAN)
+    if (o->type != MSGPACK_OBJECT_BOOLEAN) {
         fault(r, field, "not a boolean");
+        return false; /* o holds something else */
+    }
     return o->via.boolean;
 }
 
@@ -324,6 +326,7 @@ static enum status message_open(struct reader *r, struct arena *a, struct text m
     size_t off = 0;
     int64_t version;
 
+    *kind = WIRE_JOB;
     *r = (struct reader){.arena = a, .err = err, .what = "message"};
     msgpack_unpacked_init(u);
     arena_defer(a, unpacked_free, u);
@@ -384,7 +387,7 @@ static void get_window(struct reader *r, struct window *w)
     w->feed = get_text(&in, "feed", 100);
     w->from_us = get_time(&in, "from");
     w->to_us = get_time(&in, "to");
-    w->bucket_s = (uint32_t)get_int(&in, "bucket_s", 1, 366 * 86400);
+    w->bucket_s = (uint32_t)get_int(&in, "bucket_s", 1, INT64_C(31622400));
     w->complete_from_us = get_time(&in, "complete_from");
     w->complete_us = get_time(&in, "complete");
     if (!in.bad && w->to_us != 0 && w->to_us <= w->from_us)
@@ -522,7 +525,7 @@ static void get_end(struct reader *r, struct window_end *e)
     e->requests = get_u32(&in, "requests");
     e->bytes = (uint64_t)get_int(&in, "bytes", 0, INT64_MAX);
     e->http_status = get_u32(&in, "http_status");
-    e->retry_after_s = get_int(&in, "retry_after", 0, 366 * 86400);
+    e->retry_after_s = get_int(&in, "retry_after", 0, INT64_C(31622400));
     e->detail = get_text_or_null(&in, "detail", 500);
     array_end(r, &in);
 }
@@ -698,7 +701,7 @@ static void get_spans(struct reader *r, struct record_page *p)
 {
     struct reader in;
     struct span *spans;
-    size_t n = get_array(r, "spans", 0, 2 * WIRE_RECORDS_MAX, &in);
+    size_t n = get_array(r, "spans", 0, (size_t)2 * WIRE_RECORDS_MAX, &in);
 
     p->n_spans = n / 2;
     p->spans = spans = ARENA_ARRAY(r->arena, p->n_spans, struct span);

@@ -190,7 +190,7 @@ static bool send_pages(struct fetcher *f, struct slot *s)
     for (size_t i = 0; i < pages.n_pages; i++)
         bodies[i] = pages.pages[i].body;
     st = link_send_bodies(f->pages, (struct text){head.at, head.len}, bodies, pages.n_pages,
-                          free_body, NULL, &err);
+                          free_body, &err);
     arena_reset(f->memory);
     if (st == ST_OK)
         account_pages_sent(s->account);

@@ -66,15 +66,15 @@ static enum status command_run(struct control_view *view, struct json_writer *w,
 static enum status command_inject(struct control_view *view, struct json_writer *w,
                                   const struct json *request, struct err *err)
 {
-    struct text account, feed;
-    int64_t from_us, to_us, jobs;
+    struct injection in;
     struct uuid run_id;
+    int64_t jobs;
 
-    TRY(text_member(&account, request, "account", true, err));
-    TRY(text_member(&feed, request, "feed", false, err));
-    TRY(time_member(&from_us, request, "from", err));
-    TRY(time_member(&to_us, request, "to", err));
-    TRY(ledger_inject(view->ledger, account, feed, from_us, to_us, &run_id, &jobs, err));
+    TRY(text_member(&in.account, request, "account", true, err));
+    TRY(text_member(&in.feed, request, "feed", false, err));
+    TRY(time_member(&in.from_us, request, "from", err));
+    TRY(time_member(&in.to_us, request, "to", err));
+    TRY(ledger_inject(view->ledger, &in, &run_id, &jobs, err));
     put_run_id(w, &run_id);
     json_w_key(w, "jobs");
     json_w_int(w, jobs);

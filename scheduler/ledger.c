@@ -220,7 +220,7 @@ static enum status owe_backfill(struct ledger *l, struct arena *a, const struct 
         "ra AS (INSERT INTO run_accounts (run_id, account_id) SELECT run_id, $1::bigint FROM run) "
         "INSERT INTO owed_windows (run_id, account_id, feed, kind, from_at, to_at, done_to) "
         "SELECT run_id, $1::bigint, feed, 'backfill', f, t, f FROM new, run",
-        &p, false, err);
+        &p, err);
 }
 
 static enum status read_pipeline(struct ledger *l, struct claim *out, struct arena *a,
@@ -231,7 +231,7 @@ static enum status read_pipeline(struct ledger *l, struct claim *out, struct are
     TRY(pg_query(l->pg, &r, a,
                  "SELECT (SELECT paused FROM pipeline), "
                  "(SELECT " PG_US("min(next_due) - now()") " FROM accounts WHERE enabled)",
-                 NULL, false, err));
+                 NULL, err));
     out->paused = PQgetvalue(r, 0, 0)[0] == 't';
     out->next_due_in_us = PQgetisnull(r, 0, 1) ? INT64_MAX : pg_int(r, 0, 1);
     return ST_OK;
@@ -249,7 +249,7 @@ static enum status claim_accounts(struct ledger *l, struct claim *out, struct ar
     pg_param_int(&p, a, (int64_t)max);
     pg_param_text(&p, arena_printf(a, "%" PRId64 " seconds", l->cfg->lease_s));
     pg_param_text(&p, uuid_format(id, &l->scheduler_id));
-    TRY(pg_query(l->pg, &accounts, a, claim_sql, &p, false, err));
+    TRY(pg_query(l->pg, &accounts, a, claim_sql, &p, err));
     out->n_claimed = (size_t)PQntuples(accounts);
     if (out->n_claimed == 0)
         return ST_OK;
@@ -258,8 +258,8 @@ static enum status claim_accounts(struct ledger *l, struct claim *out, struct ar
         pg_array_int(&ids, pg_int(accounts, i, 0));
     p = (struct pg_params){0};
     pg_param_text(&p, pg_array_close(&ids));
-    TRY(pg_query(l->pg, &feeds, a, feeds_sql, &p, false, err));
-    TRY(pg_query(l->pg, &owed, a, owed_sql, &p, false, err));
+    TRY(pg_query(l->pg, &feeds, a, feeds_sql, &p, err));
+    TRY(pg_query(l->pg, &owed, a, owed_sql, &p, err));
     out->jobs = ARENA_ARRAY(a, out->n_claimed, struct tracked_job *);
     for (int i = 0; i < PQntuples(accounts); i++)
         out->jobs[out->n_jobs++] = job_of_row(l, accounts, i);
@@ -470,15 +470,16 @@ static enum status settle_live(struct ledger *l, struct arena *a, struct tracked
             const struct job_window *w = &jobs[i]->windows[k];
             struct verdict v = window_verdict(jobs[i], w);
             bool failed = ending_failed(v.ending);
+            const struct outcome how = {v.ending, w->state.consecutive_failures + 1,
+                                        w->retry_after_s};
             if (w->owed_id)
                 continue;
             pg_array_int(&col[0], jobs[i]->account_id);
             pg_array_text(&col[1], text_of(w->feed->name));
             pg_array_time(&col[2], w->asked.from_us);
             pg_array_time(&col[3], v.complete_us);
-            pg_array_time(&col[4], plan_next_due(&l->slots, jobs[i]->account_id, &w->state,
-                                                 v.ending, w->state.consecutive_failures + 1,
-                                                 w->retry_after_s, jobs[i]->claimed_at_us));
+            pg_array_time(&col[4], plan_next_due(&l->slots, jobs[i]->account_id, &w->state, &how,
+                                                 jobs[i]->claimed_at_us));
             pg_array_text(&col[5], text_of(ending_name(v.ending)));
             pg_array_text(&col[6], v.ending == END_OK ? TEXT_NULL : text_of(v.detail));
             put_bool(&col[7], failed);
@@ -490,7 +491,7 @@ static enum status settle_live(struct ledger *l, struct arena *a, struct tracked
     if (!col[0].any)
         return ST_OK;
     close_all(&p, col, 11);
-    return pg_query(l->pg, NULL, NULL, feeds_update_sql, &p, false, err);
+    return pg_query(l->pg, NULL, NULL, feeds_update_sql, &p, err);
 }
 
 #define OWED_TRIES 5 /* in a row without progress, for what may pass by itself */
@@ -546,9 +547,9 @@ static enum status settle_owed(struct ledger *l, struct arena *a, struct tracked
     if (!col[0].any)
         return ST_OK;
     close_all(&p, col, 13);
-    TRY(pg_query(l->pg, NULL, NULL, owed_update_sql, &p, false, err));
+    TRY(pg_query(l->pg, NULL, NULL, owed_update_sql, &p, err));
     pg_param_text(&touched, pg_array_close(&ids));
-    return pg_query(l->pg, NULL, NULL, owed_accounts_sql, &touched, false, err);
+    return pg_query(l->pg, NULL, NULL, owed_accounts_sql, &touched, err);
 }
 
 /* The run of the tick that the newest of these claims lies in, by the database's clock. A new tick
@@ -570,12 +571,12 @@ static enum status tick_run(struct ledger *l, struct tracked_job *const *jobs, s
     TRY(pg_query(l->pg, NULL, NULL,
                  "UPDATE fetch_runs SET finished_at = now() WHERE finished_at IS NULL "
                  "AND kind = 'scheduled' AND tick < $1::timestamptz",
-                 &p, false, err));
+                 &p, err));
     TRY(pg_query(l->pg, NULL, NULL,
                  "INSERT INTO fetch_runs (kind, tick, accounts_total) "
                  "SELECT 'scheduled', $1::timestamptz, count(*) FROM accounts WHERE enabled "
                  "ON CONFLICT (tick) WHERE tick IS NOT NULL DO NOTHING",
-                 &p, false, err));
+                 &p, err));
     l->tick_us = tick;
     return ST_OK;
 }
@@ -643,39 +644,40 @@ static enum status settle_runs(struct ledger *l, struct arena *a, struct tracked
         return ST_OK;
     close_all(&p, col, 13);
     if (forced)
-        TRY(pg_query(l->pg, NULL, NULL, manual_runs_sql, &p, false, err));
+        TRY(pg_query(l->pg, NULL, NULL, manual_runs_sql, &p, err));
     if (!scheduled)
         return ST_OK;
     pg_param_text(&p, time_format(tick, l->tick_us));
-    return pg_query(l->pg, NULL, NULL, scheduled_run_sql, &p, false, err);
+    return pg_query(l->pg, NULL, NULL, scheduled_run_sql, &p, err);
 }
 
-/* The jobs whose lease is still ours, in `out`; their accounts are locked in the order of their
+/* Keeps those of `jobs` whose lease is still ours, and locks their accounts in the order of their
  * ids, as the writers do. */
-static enum status lock_ours(struct ledger *l, struct arena *a, struct tracked_job *const *jobs,
-                             size_t n, struct tracked_job **out, size_t *n_out, struct err *err)
+static enum status lock_ours(struct ledger *l, struct arena *a, struct tracked_job **jobs,
+                             size_t *n, struct err *err)
 {
-    struct tracked_job **sorted = ARENA_ARRAY(a, n, struct tracked_job *);
     struct pg_array ids, epochs;
     struct pg_params p = {0};
     PGresult *r;
+    size_t kept = 0;
     int at = 0;
 
-    memcpy(sorted, jobs, n * sizeof(*sorted));
-    qsort(sorted, n, sizeof(struct tracked_job *), compare_jobs);
+    qsort(jobs, *n, sizeof(struct tracked_job *), compare_jobs);
     pg_array_open(&ids, a);
     pg_array_open(&epochs, a);
-    for (size_t i = 0; i < n; i++) {
-        pg_array_int(&ids, sorted[i]->account_id);
-        pg_array_int(&epochs, sorted[i]->epoch);
+    for (size_t i = 0; i < *n; i++) {
+        pg_array_int(&ids, jobs[i]->account_id);
+        pg_array_int(&epochs, jobs[i]->epoch);
     }
     pg_param_text(&p, pg_array_close(&ids));
     pg_param_text(&p, pg_array_close(&epochs));
-    TRY(pg_query(l->pg, &r, a, lock_sql, &p, false, err));
-    *n_out = 0;
-    for (size_t i = 0; i < n; i++)
-        if (rows_of(r, &at, sorted[i]->account_id))
-            out[(*n_out)++] = sorted[i];
+    TRY(pg_query(l->pg, &r, a, lock_sql, &p, err));
+    for (size_t i = 0; i < *n; i++)
+        if (rows_of(r, &at, jobs[i]->account_id))
+            jobs[kept++] = jobs[i];
+    if (kept < *n)
+        LOG(WARN, "lease.lost", KV("jobs", (int64_t)(*n - kept)));
+    *n = kept;
     return ST_OK;
 }
 
@@ -683,14 +685,13 @@ static enum status settle(struct ledger *l, struct arena *a, struct tracked_job 
                           size_t n, struct err *err)
 {
     struct tracked_job **ours = ARENA_ARRAY(a, n, struct tracked_job *);
+    size_t n_ours = n;
     struct pg_array ids, idle;
     struct pg_params p = {0};
-    size_t n_ours;
 
+    memcpy(ours, jobs, n * sizeof(struct tracked_job *));
     TRY(pg_begin(l->pg, err));
-    TRY(lock_ours(l, a, jobs, n, ours, &n_ours, err));
-    if (n_ours < n)
-        LOG(WARN, "lease.lost", KV("jobs", (int64_t)(n - n_ours)));
+    TRY(lock_ours(l, a, ours, &n_ours, err));
     TRY(settle_live(l, a, ours, n_ours, err));
     TRY(settle_owed(l, a, ours, n_ours, err));
     TRY(tick_run(l, ours, n_ours, err));
@@ -703,7 +704,7 @@ static enum status settle(struct ledger *l, struct arena *a, struct tracked_job 
     }
     pg_param_text(&p, pg_array_close(&ids));
     pg_param_text(&p, pg_array_close(&idle));
-    TRY(pg_query(l->pg, NULL, NULL, release_sql, &p, false, err));
+    TRY(pg_query(l->pg, NULL, NULL, release_sql, &p, err));
     TRY(pg_exec(l->pg, finish_sql, err));
     return pg_commit(l->pg, err);
 }

@@ -46,10 +46,15 @@ enum status ledger_settle(struct ledger *l, struct tracked_job *const *jobs, siz
 /* `account` null: all enabled ones. */
 enum status ledger_run(struct ledger *l, struct text account, struct uuid *run_id,
                        int64_t *out_accounts, struct err *err) CHECKED;
-/* `feed` null: all feeds of the account. `out_jobs`: chunks that the longest window takes. */
-enum status ledger_inject(struct ledger *l, struct text account, struct text feed, int64_t from_us,
-                          int64_t to_us, struct uuid *run_id, int64_t *out_jobs,
-                          struct err *err) CHECKED;
+/* A past window to be read beside the live ones. */
+struct injection {
+    struct text account;
+    struct text feed; /* null: all feeds of the account */
+    int64_t from_us, to_us;
+};
+/* `out_jobs`: chunks that its longest window takes. */
+enum status ledger_inject(struct ledger *l, const struct injection *in, struct uuid *run_id,
+                          int64_t *out_jobs, struct err *err) CHECKED;
 enum status ledger_pause(struct ledger *l, bool paused, struct err *err) CHECKED;
 /* Appends the run as JSON members (docs/wire.md, "control"). `run_id` NULL: the newest run, if any.
  */

@@ -124,24 +124,22 @@ int64_t tick_before(const struct slots *s, int64_t t_us)
 }
 
 int64_t plan_next_due(const struct slots *s, int64_t account_id, const struct feed_state *state,
-                      enum ending ending, int64_t failures, int64_t retry_after_s, int64_t now_us)
+                      const struct outcome *how, int64_t now_us)
 {
-    int64_t wait_s, due;
+    int64_t wait_s = RETRY_FIRST_S;
 
-    if (ending == END_OK) {
+    if (how->ending == END_OK) {
         int64_t cadence_s = state->feed->cadence_s;
         if (state->empty_since_us && now_us - state->empty_since_us >= EMPTY_FOR_US)
             cadence_s = max64(cadence_s, HOUR_S);
         /* a tenth early, so that a slot which comes a moment before the hour is not passed over */
         return slot_after(s, account_id, now_us + cadence_s * US_PER_S * 9 / 10);
     }
-    if (ending_is_partial(ending))
+    if (ending_is_partial(how->ending))
         return now_us;
-    if (ending_is_auth(ending))
+    if (ending_is_auth(how->ending))
         return slot_after(s, account_id, now_us + HOUR_US * 9 / 10); /* not hammered */
-    wait_s = RETRY_FIRST_S;
-    for (int64_t i = 1; i < failures && wait_s < HOUR_S; i++)
+    for (int64_t i = 1; i < how->failures && wait_s < HOUR_S; i++)
         wait_s *= 2;
-    due = now_us + max64(min64(wait_s, HOUR_S), retry_after_s) * US_PER_S;
-    return due;
+    return now_us + max64(min64(wait_s, HOUR_S), how->retry_after_s) * US_PER_S;
 }

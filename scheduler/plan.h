@@ -55,9 +55,14 @@ int64_t slot_after(const struct slots *s, int64_t account_id, int64_t t_us);
 /* The last tick at or before `t_us`. */
 int64_t tick_before(const struct slots *s, int64_t t_us);
 
-/* When a feed is due again after it ended so. `now_us`: the database's clock. `failures`: in a row,
- * this one included. */
+struct outcome {
+    enum ending ending;
+    int64_t failures; /* in a row, this one included when it is one */
+    int64_t retry_after_s;
+};
+
+/* When a feed is due again after it ended so. `now_us`: the database's clock. */
 int64_t plan_next_due(const struct slots *s, int64_t account_id, const struct feed_state *state,
-                      enum ending ending, int64_t failures, int64_t retry_after_s, int64_t now_us);
+                      const struct outcome *how, int64_t now_us);
 
 #endif

@@ -25,7 +25,7 @@ static enum status account_find(struct ledger *l, struct arena *a, struct text n
 
     pg_param_text(&p, arena_copy(a, name.at, name.len));
     TRY(pg_query(l->pg, &r, a, "SELECT account_id, provider, enabled FROM accounts WHERE name = $1",
-                 &p, false, err));
+                 &p, err));
     if (PQntuples(r) == 0)
         return err_set(err, ST_REJECT,
                        "no account is named '%.*s'; usagectl account list shows the names",
@@ -48,16 +48,15 @@ static enum status run_insert(struct ledger *l, struct arena *a, int64_t account
     pg_param_text(&who, run_id);
     pg_param_int(&who, a, account_id); /* 0: all */
     TRY(pg_query(l->pg, NULL, NULL,
-                 "INSERT INTO fetch_runs (run_id, kind) VALUES ($1::uuid, 'manual')", &run, false,
-                 err));
+                 "INSERT INTO fetch_runs (run_id, kind) VALUES ($1::uuid, 'manual')", &run, err));
     TRY(pg_query(l->pg, NULL, NULL,
                  "INSERT INTO run_accounts (run_id, account_id) SELECT $1::uuid, account_id FROM "
                  "accounts WHERE enabled AND ($2::bigint = 0 OR account_id = $2::bigint)",
-                 &who, false, err));
+                 &who, err));
     TRY(pg_query(l->pg, &r, a,
                  "UPDATE fetch_runs SET accounts_total = (SELECT count(*) FROM run_accounts "
                  "WHERE run_id = $1::uuid) WHERE run_id = $1::uuid RETURNING accounts_total",
-                 &run, false, err));
+                 &run, err));
     *out_accounts = pg_int(r, 0, 0);
     if (*out_accounts == 0)
         return err_set(err, ST_REJECT,
@@ -67,7 +66,7 @@ static enum status run_insert(struct ledger *l, struct arena *a, int64_t account
                     "UPDATE accounts SET next_due = now() WHERE account_id IN (SELECT account_id "
                     "FROM run_accounts WHERE run_id = $1::uuid) AND next_due > now() "
                     "AND (lease_until IS NULL OR lease_until < now())",
-                    &run, false, err);
+                    &run, err);
 }
 
 enum status ledger_run(struct ledger *l, struct text account, struct uuid *run_id,
@@ -91,72 +90,73 @@ enum status ledger_run(struct ledger *l, struct text account, struct uuid *run_i
 
 /* ---- injections ---- */
 
-struct injection {
+/* An injection as rows of owed_windows. */
+struct owed_rows {
     int64_t account_id;
+    const struct provider *provider;
     struct pg_array feeds, froms, tos;
     int64_t jobs; /* chunks of the longest window */
 };
 
-static enum status plan_injection(struct ledger *l, struct injection *in, struct arena *a,
-                                  const struct provider *provider, struct text feed,
-                                  struct span span, struct err *err)
+static enum status no_such_feed(const struct provider *provider, struct arena *a, struct text feed,
+                                struct err *err)
 {
-    bool any = false;
+    struct buf names = {.arena = a};
 
-    pg_array_open(&in->feeds, a);
-    pg_array_open(&in->froms, a);
-    pg_array_open(&in->tos, a);
-    in->jobs = 0;
-    for (size_t i = 0; i < provider->n_feeds; i++) {
-        const struct feed *f = &provider->feeds[i];
-        const struct width *width = feed_width(f, l->cfg->bucket_s);
-        struct span whole = plan_align(f, l->cfg->bucket_s, span.from_us, span.to_us);
-        int64_t chunk_us = OWED_CHUNK_PAGES * (int64_t)width->limit * width->bucket_s * US_PER_S;
-        int64_t jobs = (whole.to_us - whole.from_us + chunk_us - 1) / chunk_us;
-        if (feed.at && !text_is(feed, f->name))
-            continue;
-        pg_array_text(&in->feeds, text_of(f->name));
-        pg_array_time(&in->froms, whole.from_us);
-        pg_array_time(&in->tos, whole.to_us);
-        in->jobs = jobs > in->jobs ? jobs : in->jobs;
-        any = true;
-    }
-    if (!any) {
-        struct buf names = {.arena = a};
-        for (size_t i = 0; i < provider->n_feeds; i++)
-            buf_printf(&names, "%s%s", i ? ", " : "", provider->feeds[i].name);
-        return err_set(err, ST_REJECT, "%s has no feed '%.*s'; its feeds are: %s", provider->name,
-                       (int)feed.len, feed.at, names.at);
-    }
-    return ST_OK;
+    for (size_t i = 0; i < provider->n_feeds; i++)
+        buf_printf(&names, "%s%s", i ? ", " : "", provider->feeds[i].name);
+    return err_set(err, ST_REJECT, "%s has no feed '%.*s'; its feeds are: %s", provider->name,
+                   (int)feed.len, feed.at, names.at);
 }
 
-static enum status injection_insert(struct ledger *l, struct arena *a, struct injection *in,
+static enum status plan_injection(const struct ledger *l, struct owed_rows *rows, struct arena *a,
+                                  const struct injection *in, struct err *err)
+{
+    const struct provider *p = rows->provider;
+
+    pg_array_open(&rows->feeds, a);
+    pg_array_open(&rows->froms, a);
+    pg_array_open(&rows->tos, a);
+    for (size_t i = 0; i < p->n_feeds; i++) {
+        const struct feed *f = &p->feeds[i];
+        const struct width *width = feed_width(f, l->cfg->bucket_s);
+        struct span whole = plan_align(f, l->cfg->bucket_s, in->from_us, in->to_us);
+        int64_t chunk_us = OWED_CHUNK_PAGES * (int64_t)width->limit * width->bucket_s * US_PER_S;
+        int64_t jobs = (whole.to_us - whole.from_us + chunk_us - 1) / chunk_us;
+        if (in->feed.at && !text_is(in->feed, f->name))
+            continue;
+        pg_array_text(&rows->feeds, text_of(f->name));
+        pg_array_time(&rows->froms, whole.from_us);
+        pg_array_time(&rows->tos, whole.to_us);
+        rows->jobs = jobs > rows->jobs ? jobs : rows->jobs;
+    }
+    return rows->feeds.any ? ST_OK : no_such_feed(p, a, in->feed, err);
+}
+
+static enum status injection_insert(struct ledger *l, struct arena *a, struct owed_rows *rows,
                                     const char *run_id, struct err *err)
 {
     struct pg_params p = {0}, due = {0};
 
     pg_param_text(&p, run_id);
-    pg_param_int(&p, a, in->account_id);
-    pg_param_text(&p, pg_array_close(&in->feeds));
-    pg_param_text(&p, pg_array_close(&in->froms));
-    pg_param_text(&p, pg_array_close(&in->tos));
+    pg_param_int(&p, a, rows->account_id);
+    pg_param_text(&p, pg_array_close(&rows->feeds));
+    pg_param_text(&p, pg_array_close(&rows->froms));
+    pg_param_text(&p, pg_array_close(&rows->tos));
     TRY(pg_query(
         l->pg, NULL, NULL,
-        "WITH run AS (INSERT INTO fetch_runs (run_id, kind, accounts_total) VALUES ($1::uuid, "
-        "'inject', 1)"
-        " RETURNING run_id), ra AS (INSERT INTO run_accounts (run_id, account_id) "
-        "SELECT run_id, $2::bigint FROM run) "
+        "WITH run AS (INSERT INTO fetch_runs (run_id, kind, accounts_total) VALUES "
+        "($1::uuid, 'inject', 1) RETURNING run_id), ra AS (INSERT INTO run_accounts "
+        "(run_id, account_id) SELECT run_id, $2::bigint FROM run) "
         "INSERT INTO owed_windows (run_id, account_id, feed, kind, from_at, to_at, done_to) "
         "SELECT run_id, $2::bigint, feed, 'inject', f, t, f FROM run, "
         "unnest($3::text[], $4::timestamptz[], $5::timestamptz[]) AS n (feed, f, t)",
-        &p, false, err));
-    pg_param_int(&due, a, in->account_id);
-    return pg_query(
-        l->pg, NULL, NULL,
-        "UPDATE accounts SET next_due = now() WHERE account_id = $1::bigint AND next_due > now() "
-        "AND (lease_until IS NULL OR lease_until < now())",
-        &due, false, err);
+        &p, err));
+    pg_param_int(&due, a, rows->account_id);
+    return pg_query(l->pg, NULL, NULL,
+                    "UPDATE accounts SET next_due = now() WHERE account_id = $1::bigint AND "
+                    "next_due > now() AND (lease_until IS NULL OR lease_until < now())",
+                    &due, err);
 }
 
 static enum status check_span(int64_t from_us, int64_t to_us, struct err *err)
@@ -176,29 +176,30 @@ static enum status check_span(int64_t from_us, int64_t to_us, struct err *err)
     return ST_OK;
 }
 
-enum status ledger_inject(struct ledger *l, struct text account, struct text feed, int64_t from_us,
-                          int64_t to_us, struct uuid *run_id, int64_t *out_jobs, struct err *err)
+static enum status inject(struct ledger *l, struct arena *a, const struct injection *in,
+                          struct owed_rows *rows, const char *run_id, struct err *err)
+{
+    TRY(check_span(in->from_us, in->to_us, err));
+    TRY(pg_begin(l->pg, err));
+    TRY(account_find(l, a, in->account, &rows->account_id, &rows->provider, err));
+    if (!rows->provider)
+        return err_set(err, ST_REJECT, "this build does not know the provider of account '%.*s'",
+                       (int)in->account.len, in->account.at);
+    TRY(plan_injection(l, rows, a, in, err));
+    return injection_insert(l, a, rows, run_id, err);
+}
+
+enum status ledger_inject(struct ledger *l, const struct injection *in, struct uuid *run_id,
+                          int64_t *out_jobs, struct err *err)
 {
     struct arena *a = arena_new();
-    struct injection in = {0};
-    const struct provider *provider = NULL;
+    struct owed_rows rows = {0};
     char id[37];
-    enum status st = check_span(from_us, to_us, err);
+    enum status st;
 
     uuid_random(run_id);
-    if (st == ST_OK)
-        st = pg_begin(l->pg, err);
-    if (st == ST_OK)
-        st = account_find(l, a, account, &in.account_id, &provider, err);
-    if (st == ST_OK && !provider)
-        st = err_set(err, ST_REJECT, "this build does not know the provider of account '%.*s'",
-                     (int)account.len, account.at);
-    if (st == ST_OK)
-        st = plan_injection(l, &in, a, provider, feed, (struct span){from_us, to_us}, err);
-    if (st == ST_OK)
-        st = injection_insert(l, a, &in, uuid_format(id, run_id), err);
-    st = finish(l, st, err);
-    *out_jobs = in.jobs;
+    st = finish(l, inject(l, a, in, &rows, uuid_format(id, run_id), err), err);
+    *out_jobs = rows.jobs;
     arena_free(&a);
     return st;
 }
@@ -213,7 +214,7 @@ enum status ledger_pause(struct ledger *l, bool paused, struct err *err)
         st = pg_query(l->pg, NULL, NULL,
                       "UPDATE pipeline SET paused = $1::boolean, "
                       "paused_at = CASE WHEN $1::boolean THEN now() END",
-                      &p, false, err);
+                      &p, err);
     return finish(l, st, err);
 }
 
@@ -281,7 +282,7 @@ static enum status put_failures(struct ledger *l, struct json_writer *w, struct 
                  "SELECT a.name, ra.error, ra.detail FROM run_accounts ra JOIN accounts a USING "
                  "(account_id) "
                  "WHERE ra.run_id = $1::uuid AND ra.state = 'failed' ORDER BY a.name LIMIT 100",
-                 &p, false, err));
+                 &p, err));
     json_w_key(w, "failures");
     json_w_array(w);
     for (int i = 0; i < PQntuples(r); i++) {
@@ -311,7 +312,7 @@ static enum status run_status(struct ledger *l, struct json_writer *w, struct ar
                  arena_printf(a, "%s%s", run_sql,
                               run_id ? "WHERE r.run_id = $1::uuid"
                                      : "WHERE r.jobs > 0 ORDER BY r.requested_at DESC LIMIT 1"),
-                 &p, false, err));
+                 &p, err));
     if (PQntuples(r) == 0)
         return err_set(err, ST_REJECT, "no such run");
     put_run(w, r);

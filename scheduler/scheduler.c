@@ -240,7 +240,7 @@ static void take_acks(struct scheduler *s, struct arena *a, struct text body)
     }
 }
 
-static void take_control(struct scheduler *s, struct arena *a, const struct msg *m)
+static void take_control(struct scheduler *s, struct arena *a, struct msg *m)
 {
     struct control_view view = {.ledger = &s->ledger,
                                 .fetchers = &s->fetchers,
@@ -261,8 +261,7 @@ static void take_control(struct scheduler *s, struct arena *a, const struct msg 
         LOG(WARN, "control.unanswered", KV("error", err.text));
 }
 
-static void take_message(struct scheduler *s, struct link *link, struct arena *a,
-                         const struct msg *m)
+static void take_message(struct scheduler *s, struct link *link, struct arena *a, struct msg *m)
 {
     enum wire_kind kind;
     struct err err;

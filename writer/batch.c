@@ -70,7 +70,7 @@ static void row_link(struct work *w, struct row *r)
 
 /* ---- partitions ---- */
 
-static bool month_known(const struct months *m, int64_t t_us, uint16_t **word, uint16_t *bit)
+static bool month_known(struct months *m, int64_t t_us, uint16_t **word, uint16_t *bit)
 {
     time_t s = (time_t)(time_floor_us(t_us, 1) / US_PER_S);
     struct tm tm;
@@ -78,7 +78,7 @@ static bool month_known(const struct months *m, int64_t t_us, uint16_t **word, u
     (void)gmtime_r(&s, &tm);
     if (tm.tm_year < 70 || tm.tm_year >= 270)
         return false;
-    *word = (uint16_t *)(uintptr_t)&m->month_bits[tm.tm_year - 70];
+    *word = &m->month_bits[tm.tm_year - 70];
     *bit = (uint16_t)(1u << tm.tm_mon);
     return **word & *bit;
 }
@@ -93,8 +93,7 @@ static enum status month_ensure(struct months *m, struct pg *pg, int64_t t_us, s
         return ST_OK;
     TRY(pg_begin(pg, err));
     pg_param_text(&p, time_format(text, t_us));
-    TRY(pg_query(pg, NULL, NULL, "SELECT usage_metrics_ensure_month($1::timestamptz)", &p, false,
-                 err));
+    TRY(pg_query(pg, NULL, NULL, "SELECT usage_metrics_ensure_month($1::timestamptz)", &p, err));
     TRY(pg_commit(pg, err));
     if (word)
         *word |= bit;
@@ -106,7 +105,7 @@ enum status months_ahead(struct months *m, struct pg *pg, struct err *err)
     int64_t now = clock_utc_us();
 
     for (int i = 0; i <= 3; i++)
-        TRY(month_ensure(m, pg, now + i * 30 * US_PER_DAY, err));
+        TRY(month_ensure(m, pg, now + (int64_t)i * 30 * US_PER_DAY, err));
     return ST_OK;
 }
 
@@ -168,7 +167,7 @@ static enum status fence(struct work *w, struct err *err)
         "SELECT account_id, lease_epoch, " PG_US(
             "now()") " FROM accounts "
                      "WHERE account_id = ANY ($1::bigint[]) ORDER BY account_id FOR NO KEY UPDATE",
-        &p, false, err));
+        &p, err));
     w->by_feed = ARENA_ARRAY(w->a, w->n_pages, struct batch_page *);
     for (size_t i = 0; i < w->n_pages; i++) {
         struct batch_page *bp = &w->pages[i];
@@ -293,7 +292,7 @@ static void meet(struct work *w, const PGresult *r, int i)
         w->cap_gone = w->cap_gone ? 2 * w->cap_gone : 64;
         w->gone = ARENA_ARRAY(w->a, w->cap_gone, struct row *);
         if (w->n_gone)
-            memcpy(w->gone, old, w->n_gone * sizeof(*old));
+            memcpy(w->gone, old, w->n_gone * sizeof(struct row *));
     }
     w->gone[w->n_gone++] = row;
 }
@@ -338,13 +337,14 @@ static enum status probe(struct work *w, struct err *err)
     pg_param_text(&p, pg_array_close(&accounts));
     pg_param_text(&p, pg_array_close(&froms));
     pg_param_text(&p, pg_array_close(&tos));
+    p.binary_result = true;
     TRY(pg_query(
         w->pg, &r, w->a,
         "SELECT m.account_id, m.bucket_start, m.feed, m.row_key, m.row_hash "
         "FROM unnest($1::bigint[], $2::timestamptz[], $3::timestamptz[]) AS s (account_id, f, t) "
         "JOIN usage_metrics m ON m.account_id = s.account_id AND m.bucket_start >= s.f AND "
         "m.bucket_start < s.t",
-        &p, true, err));
+        &p, err));
     for (int i = 0; i < PQntuples(r); i++)
         meet(w, r, i);
     return ST_OK;
@@ -408,7 +408,7 @@ static enum status delete_gone(struct work *w, struct err *err)
                     "DELETE FROM usage_metrics m "
                     "USING unnest($1::bigint[], $2::timestamptz[], $3::uuid[]) AS k (a, b, r) "
                     "WHERE m.account_id = k.a AND m.bucket_start = k.b AND m.row_key = k.r",
-                    &p, false, err);
+                    &p, err);
 }
 
 static const char update_sql[] =
@@ -460,7 +460,7 @@ static enum status update_changed(struct work *w, struct err *err)
     for (size_t t = N_RECORD_DIMENSIONS; t < N_RECORD_TEXTS; t++)
         param_array(&p, &measures[t]);
     param_array(&p, &jobs);
-    return pg_query(w->pg, NULL, NULL, update_sql, &p, false, err);
+    return pg_query(w->pg, NULL, NULL, update_sql, &p, err);
 }
 
 static enum status copy_new(struct work *w, struct err *err)
@@ -575,7 +575,7 @@ static enum status revisions_before(struct work *w, struct revisions *v, struct 
         "$6::text[], $7::int[], $8::uuid[]) AS k (a, b, r, c, f, p, w, j) "
         "LEFT JOIN usage_metrics m ON m.account_id = k.a AND m.bucket_start = k.b AND m.row_key = "
         "k.r",
-        &p, false, err);
+        &p, err);
 }
 
 static enum status revisions_after(struct work *w, struct revisions *v, struct err *err)
@@ -591,7 +591,7 @@ static enum status revisions_after(struct work *w, struct revisions *v, struct e
                     "WHERE v.account_id = k.a AND v.revised_at = now() AND v.bucket_start = k.b "
                     "AND v.row_key = k.r "
                     "AND m.account_id = k.a AND m.bucket_start = k.b AND m.row_key = k.r",
-                    &p, false, err);
+                    &p, err);
 }
 
 /* ---- dead letters ---- */
@@ -625,7 +625,7 @@ static enum status dead_letter_put(struct work *w, const struct batch_page *bp,
         "WHERE closed_at IS NULL DO UPDATE SET occurrences = dead_letters.occurrences + 1, "
         "last_seen_at = now(), window_to = excluded.window_to, body = excluded.body, "
         "job_id = excluded.job_id",
-        &p, false, err);
+        &p, err);
 }
 
 #define BAD_ROWS_KEPT 100 /* of one page: the rest only repeats what is wrong with the provider */
