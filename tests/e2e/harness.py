@@ -111,17 +111,25 @@ class Process:
     def stop(self, number=signal.SIGTERM, seconds=12):
         """Asks it to end and answers its exit status; a failure if it does not end in time."""
         self.send(number)
+        return self.ended(seconds)
+
+    def ended(self, seconds=12):
         try:
             return self.child.wait(seconds)
         except subprocess.TimeoutExpired:
             self.kill()
-            raise Failed(f"{self.name} did not end within {seconds} s of signal {number}") from None
+            raise Failed(f"{self.name} did not end within {seconds} s") from None
 
     def pause(self):
         self.send(signal.SIGSTOP)
 
     def resume(self):
         self.send(signal.SIGCONT)
+
+    def cpu_s(self):
+        with open(f"/proc/{self.pid}/stat", encoding="ascii") as f:
+            fields = f.read().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def text(self):
         with open(self.log, encoding="utf-8", errors="replace") as f:
@@ -298,7 +306,7 @@ class Stack:
         for p in living:
             p.resume()
             p.send(signal.SIGTERM)
-        wrong = [f"{p.name}: {code}" for p in living if (code := p.stop()) != 0]
+        wrong = [f"{p.name}: {code}" for p in living if (code := p.ended()) != 0]
         check(not wrong, "exit status of stages after SIGTERM: " + ", ".join(wrong))
 
     # -- the command line --
@@ -360,11 +368,9 @@ class Stack:
                     "FROM account_feeds JOIN accounts USING (account_id) WHERE name = %s", account)}
 
     def written(self):
-        """How often Postgres inserted, updated and deleted rows of usage_metrics, ever."""
-        self.sql("SELECT pg_stat_force_next_flush()")
-        time.sleep(0.05)
-        return self.sql("SELECT sum(n_tup_ins)::bigint, sum(n_tup_upd)::bigint, sum(n_tup_del)::bigint "
-                        "FROM pg_stat_user_tables WHERE relname LIKE 'usage\\_metrics%%'")[0]
+        """A digest of where every row of usage_metrics lies and which transaction wrote it: it stays
+        the same only if nothing was inserted, updated or deleted, not even to the same values."""
+        return self.sql("SELECT count(*), sum(hashtextextended(tableoid::text || ctid::text || xmin::text, 0)) FROM usage_metrics")[0]
 
     # -- accounts and cycles: simulator account N is named sim-00000N --
 
@@ -507,13 +513,16 @@ class Stack:
                         found.append(f"{os.path.basename(path)}: {line[:600]}")
         return found
 
-    def log_tails(self, lines=12):
+    def log_tails(self, last=3, troubles=6):
+        """Of each log the last lines, and the last warnings and errors before them."""
         parts = []
         for path in self.log_files() + [self.postgres.log]:
             with open(path, encoding="utf-8", errors="replace") as f:
-                tail = f.read().splitlines()[-lines:]
+                lines = f.read().splitlines()
+            head, tail = lines[:-last], lines[-last:]
+            head = [line for line in head if re.search(r'"level":"(warn|error)"|ERROR|FATAL|PANIC', line)][-troubles:]
             if tail:
-                parts.append(f"--- {os.path.basename(path)}\n" + "\n".join(line[:500] for line in tail))
+                parts.append(f"--- {os.path.basename(path)}\n" + "\n".join(line[:600] for line in head + tail))
         return "\n".join(parts)
 
     # -- the end --

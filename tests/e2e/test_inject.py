@@ -72,7 +72,7 @@ def _():
     s.usagectl(*args)
     before = s.written()
     s.usagectl(*args)
-    equal(s.written(), before, "inserts, updates, deletes that Postgres counted")
+    equal(s.written(), before, "number and place of the rows")
 
 
 @test("inject: many at once from a file")
