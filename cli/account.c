@@ -32,7 +32,7 @@ enum status cmd_account_list(struct cli *cli, const struct args *args, struct er
                                          "jsonb_each_text(a.labels) l), ''), h.trouble "
                                          "FROM accounts a JOIN account_health h USING (account_id) "
                                          "ORDER BY a.name",
-                 NULL, false, err));
+                 NULL, err));
     if (PQntuples(r) == 0 && format == FORMAT_TABLE) {
         (void)puts("no accounts yet: usagectl account add NAME --provider openai");
         return ST_OK;
@@ -65,7 +65,7 @@ static enum status show_feeds(struct cli *cli, const struct pg_params *p, struct
                                                                 "account_feeds f JOIN accounts a "
                                                                 "USING (account_id) "
                                                                 "WHERE a.name = $1 ORDER BY f.feed",
-        p, false, err));
+        p, err));
     if (PQntuples(r) == 0) {
         (void)puts("\nnot read yet: usagectl run --account NAME --wait, with the stages running");
         return ST_OK;
@@ -93,7 +93,7 @@ static enum status show_trouble(struct cli *cli, const struct pg_params *p, stru
                  "FROM account_feeds f JOIN accounts a USING (account_id) "
                  "WHERE a.name = $1 AND f.consecutive_failures > 0 GROUP BY f.last_error "
                  "ORDER BY f.last_error",
-                 p, false, err));
+                 p, err));
     for (int i = 0; i < PQntuples(r); i++) {
         const char *advice = cli_advice(pg_text(r, i, 0));
 
@@ -114,7 +114,7 @@ static enum status show_owed(struct cli *cli, const struct pg_params *p, struct 
                      "max(w.to_at)") " FROM owed_windows w JOIN accounts a USING (account_id) "
                                      "WHERE a.name = $1 "
                                      "AND w.state = 'pending'",
-                 p, false, err));
+                 p, err));
     if (pg_int(r, 0, 0) > 0)
         (void)printf("\nstill to be read of the past: %s windows, between %s and %s UTC\n",
                      PQgetvalue(r, 0, 0), PQgetvalue(r, 0, 1), PQgetvalue(r, 0, 2));
@@ -141,7 +141,7 @@ enum status cmd_account_show(struct cli *cli, const struct args *args, struct er
                                                        "'being read now' END "
                                                        "FROM accounts a JOIN account_health h "
                                                        "USING (account_id) WHERE a.name = $1",
-                 &p, false, err));
+                 &p, err));
     for (int i = 0; i < PQnfields(r); i++)
         if (!PQgetisnull(r, 0, i))
             (void)printf("%-10s %s\n", names[i], terminal_text(cli->arena, pg_text(r, 0, i)));
@@ -167,7 +167,7 @@ static enum status enabled_set(struct cli *cli, const char *name, bool enabled, 
                  "next_due = CASE WHEN $2::boolean AND coalesce(lease_until, '-infinity') < now() "
                  "THEN now() ELSE next_due END WHERE name = $1 AND enabled <> $2::boolean "
                  "RETURNING 1",
-                 &p, false, err));
+                 &p, err));
     TRY(pg_commit(cli->pg, err));
     (void)printf("%s %s %s\n", name, PQntuples(r) ? "is" : "was already",
                  enabled ? "enabled" : "disabled");
@@ -224,18 +224,18 @@ enum status cmd_account_remove(struct cli *cli, const struct args *args, struct 
     /* The row goes first: a writer that still has pages of it waits for that lock, then finds no
      * account and drops them. */
     TRY(pg_query(cli->pg, &r, cli->arena,
-                 "DELETE FROM accounts WHERE name = $1 RETURNING account_id", &p, false, err));
+                 "DELETE FROM accounts WHERE name = $1 RETURNING account_id", &p, err));
     if (PQntuples(r) == 0)
         return err_set(err, ST_REJECT, "account %s has just been removed by somebody else",
                        args->words[0]);
     pg_param_text(&id, PQgetvalue(r, 0, 0));
     if (cli_has(args, OPT_PURGE)) {
         TRY(pg_query(cli->pg, &gone, cli->arena,
-                     "DELETE FROM usage_metrics WHERE account_id = $1::bigint", &id, false, err));
+                     "DELETE FROM usage_metrics WHERE account_id = $1::bigint", &id, err));
         TRY(pg_query(cli->pg, NULL, NULL,
-                     "DELETE FROM usage_revisions WHERE account_id = $1::bigint", &id, false, err));
+                     "DELETE FROM usage_revisions WHERE account_id = $1::bigint", &id, err));
         TRY(pg_query(cli->pg, NULL, NULL, "DELETE FROM dead_letters WHERE account_id = $1::bigint",
-                     &id, false, err));
+                     &id, err));
     }
     TRY(pg_commit(cli->pg, err));
     if (gone)

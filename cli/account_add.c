@@ -209,7 +209,7 @@ static enum status insert_some(struct cli *cli, const struct newcomer *n, size_t
                   "SELECT name, false FROM (SELECT name FROM new EXCEPT SELECT name FROM put) old "
                   "UNION ALL SELECT name, true FROM new GROUP BY name HAVING count(*) > 1 "
                   "ORDER BY 2 DESC LIMIT 1",
-                  &p, false, err);
+                  &p, err);
     if (st == ST_OK && PQntuples(r) > 0 && PQgetvalue(r, 0, 1)[0] == 't')
         st = err_set(err, ST_REJECT, "%s is there twice", PQgetvalue(r, 0, 0));
     else if (st == ST_OK && PQntuples(r) > 0)
@@ -310,8 +310,7 @@ static enum status add_one(struct cli *cli, const struct args *args, const char 
     TRY(base_url_check(cli, &n, args->values[OPT_BASE_URL], err));
     TRY(cli_database(cli, err));
     pg_param_text(&p, n.name.at);
-    TRY(pg_query(cli->pg, &r, cli->arena, "SELECT 1 FROM accounts WHERE name = $1", &p, false,
-                 err));
+    TRY(pg_query(cli->pg, &r, cli->arena, "SELECT 1 FROM accounts WHERE name = $1", &p, err));
     if (PQntuples(r) > 0)
         return name_taken(n.name, err);
     pg_rollback(cli->pg); /* no transaction while a person types */
@@ -362,7 +361,7 @@ enum status cmd_account_rotate_key(struct cli *cli, const struct args *args, str
     TRY(cli_account_known(cli, args->words[0], err));
     pg_param_text(&p, args->words[0]);
     TRY(pg_query(cli->pg, &r, cli->arena, "SELECT provider FROM accounts WHERE name = $1", &p,
-                 false, err));
+                 err));
     TRY(provider_parse(&n.provider, cli->arena, PQgetvalue(r, 0, 0), err));
     pg_rollback(cli->pg);
     TRY(key_read(cli, &key, args, n.provider, err));
@@ -380,7 +379,7 @@ enum status cmd_account_rotate_key(struct cli *cli, const struct args *args, str
                  "WHERE name = $1 RETURNING account_id) "
                  "UPDATE account_feeds f SET next_due = now() FROM a WHERE f.account_id = "
                  "a.account_id",
-                 &p, false, err));
+                 &p, err));
     TRY(pg_commit(cli->pg, err));
     (void)printf("%s has the key %s now and is read at once\n", n.name.at, n.hint);
     return ST_OK;

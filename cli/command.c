@@ -48,6 +48,26 @@ static const char add_details[] =
     "sealed with ENCRYPTION_KEY. The account is read at once by a running scheduler.\n"
     "--from-file takes one account a line: NAME,PROVIDER,BASE_URL,KEY (an empty BASE_URL is the\n"
     "provider's own), or, with --provider, NAME,KEY. All are added or none.\n";
+static const char check_details[] =
+    "One bucket of one feed is asked for, or with --all of every feed. Nothing is stored.\n";
+static const char inject_details[] =
+    "A window of the past is read (again), whatever its length; a row in Postgres remembers it "
+    "until\n"
+    "it is done. --file takes one injection a line, all checked before the first is sent:\n"
+    "  "
+    "{\"account\":\"acme\",\"feed\":\"completions\",\"from\":\"2026-10-01\",\"to\":\"2026-11-01\"}"
+    "\n"
+    "  acme,completions,2026-10-01,2026-11-01          (an empty feed stands for all of them)\n";
+static const char by_details[] =
+    "Group by any of: day hour month account provider feed project user key model line_item tier\n"
+    "batch. Default: usage by feed,model; cost by month,account. Figures that a provider gives by\n"
+    "whole days are days of UTC and keep their date in every time zone. Currencies are never "
+    "added\n"
+    "up. In JSON, amounts and quantities are texts, so that no reader rounds them.\n";
+static const char replay_details[] =
+    "The letter's window is read again. With --wait the letter is closed when that went well and "
+    "the\n"
+    "same trouble did not come back; without it the letter stays open.\n";
 static const char remove_details[] = "The account, its key and its state go. Its rows of "
                                      "usage_metrics stay, unless --purge is given.\n";
 
@@ -72,6 +92,15 @@ const struct command commands[] = {
      0,
      cmd_account_list},
     {"account show", "NAME", "one account, feed by feed", NULL, NONE, 1, 1, 0, cmd_account_show},
+    {"account check",
+     "NAME [--all]",
+     "ask the provider whether the key works",
+     check_details,
+     {OPT_ALL, -1},
+     1,
+     1,
+     0,
+     cmd_account_check},
     {"account rotate-key",
      "NAME [--key-file F|-]",
      "give an account a new key",
@@ -93,6 +122,65 @@ const struct command commands[] = {
      1,
      0,
      cmd_account_remove},
+    {"run",
+     "[--account A] [--wait]",
+     "read all accounts now",
+     NULL,
+     {OPT_ACCOUNT, OPT_WAIT, -1},
+     0,
+     0,
+     0,
+     cmd_run},
+    {"inject",
+     "--account A [--feed F] --from T --to T [--wait] | --file F|- [--wait]",
+     "read a window of the past",
+     inject_details,
+     {OPT_ACCOUNT, OPT_FEED, OPT_FROM, OPT_TO, OPT_FILE, OPT_WAIT, -1},
+     0,
+     0,
+     0,
+     cmd_inject},
+    {"pause", "", "claim no more accounts until resume", NULL, NONE, 0, 0, 0, cmd_pause},
+    {"resume", "", "go on after pause", NULL, NONE, 0, 0, 0, cmd_resume},
+    {"status", "", "scheduler, fetchers, last run, accounts", NULL, NONE, 0, 0, 0, cmd_status},
+    {"usage",
+     "[--by D,...] [--since T] [--until T] [--tz Z] [--account A] [--format F]",
+     "tokens, requests and quantities, summed",
+     by_details,
+     {OPT_BY, OPT_SINCE, OPT_UNTIL, OPT_TZ, OPT_ACCOUNT, OPT_FORMAT, -1},
+     0,
+     0,
+     0,
+     cmd_usage},
+    {"cost",
+     "[--by D,...] [--since T] [--until T] [--tz Z] [--account A] [--format F]",
+     "cost as billed by the providers, summed",
+     by_details,
+     {OPT_BY, OPT_SINCE, OPT_UNTIL, OPT_TZ, OPT_ACCOUNT, OPT_FORMAT, -1},
+     0,
+     0,
+     0,
+     cmd_cost},
+    {"dead list",
+     "[--account A] [--all]",
+     "pages that could not be understood",
+     NULL,
+     {OPT_ACCOUNT, OPT_ALL, -1},
+     0,
+     0,
+     0,
+     cmd_dead_list},
+    {"dead show", "ID", "one of them, with what the provider sent", NULL, NONE, 1, 1, 0,
+     cmd_dead_show},
+    {"dead replay",
+     "ID [--wait]",
+     "read its window again",
+     replay_details,
+     {OPT_WAIT, -1},
+     1,
+     1,
+     0,
+     cmd_dead_replay},
     {"keygen",
      "[--curve]",
      "print a fresh ENCRYPTION_KEY",
@@ -102,6 +190,8 @@ const struct command commands[] = {
      0,
      CLI_NO_CONFIG,
      cmd_keygen},
+    {"doctor", "", "look at everything and say what to do", NULL, NONE, 0, 0, CLI_NO_CONFIG,
+     cmd_doctor},
     {"config-markdown", "", "docs/config.md", NULL, NONE, 0, 0, CLI_NO_CONFIG | CLI_HIDDEN,
      cmd_config_markdown},
     {"version", "", "the program's version", NULL, NONE, 0, 0, CLI_NO_CONFIG, cmd_version},

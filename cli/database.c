@@ -60,15 +60,14 @@ enum status cli_account_known(struct cli *cli, const char *name, struct err *err
     PGresult *r;
 
     pg_param_text(&p, name);
-    TRY(pg_query(cli->pg, &r, cli->arena, "SELECT 1 FROM accounts WHERE name = $1", &p, false,
-                 err));
+    TRY(pg_query(cli->pg, &r, cli->arena, "SELECT 1 FROM accounts WHERE name = $1", &p, err));
     if (PQntuples(r) > 0)
         return ST_OK;
     /* of a great many accounts those that begin alike suffice */
     TRY(pg_query(cli->pg, &r, cli->arena,
                  "SELECT name FROM accounts ORDER BY left(lower(name), 1) <> left(lower($1), 1), "
                  "name LIMIT 20000",
-                 &p, false, err));
+                 &p, err));
     if (PQntuples(r) == 0)
         return err_set(err, ST_REJECT,
                        "there is no account '%.100s', nor any other: usagectl account add %.100s "

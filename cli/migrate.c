@@ -22,9 +22,9 @@ static enum status schema_lock(struct cli *cli, struct err *err)
     pg_param_text(&p, cli->cfg.schema);
     TRY(pg_query(cli->pg, NULL, NULL,
                  "SELECT pg_advisory_xact_lock(hashtext('usage-fetcher migrate'), hashtext($1))",
-                 &p, false, err));
+                 &p, err));
     TRY(pg_query(cli->pg, &r, cli->arena, "SELECT 1 FROM pg_namespace WHERE nspname = $1", &p,
-                 false, err));
+                 err));
     if (PQntuples(r) > 0)
         return ST_OK;
     return pg_exec(cli->pg, arena_printf(cli->arena, "CREATE SCHEMA \"%s\"", cli->cfg.schema), err);
@@ -35,7 +35,7 @@ static enum status version_read(struct cli *cli, int64_t *out, struct err *err)
     PGresult *r;
 
     TRY(pg_query(cli->pg, &r, cli->arena, "SELECT to_regclass('schema_migrations') IS NOT NULL",
-                 NULL, false, err));
+                 NULL, err));
     if (PQgetvalue(r, 0, 0)[0] != 't')
         TRY(pg_exec(cli->pg,
                     "CREATE TABLE schema_migrations (version integer PRIMARY KEY, name text NOT "
@@ -44,8 +44,7 @@ static enum status version_read(struct cli *cli, int64_t *out, struct err *err)
                     "COMMENT ON TABLE schema_migrations IS 'The numbered files of db/ that have "
                     "been applied. Written by: usagectl migrate.'",
                     err));
-    TRY(pg_query(cli->pg, &r, cli->arena, "SELECT max(version) FROM schema_migrations", NULL, false,
-                 err));
+    TRY(pg_query(cli->pg, &r, cli->arena, "SELECT max(version) FROM schema_migrations", NULL, err));
     *out = pg_int(r, 0, 0);
     if (*out > newest())
         return err_set(err, ST_FATAL,
@@ -65,7 +64,7 @@ static enum status apply(struct cli *cli, const struct migration *m, struct err 
     pg_param_text(&p, m->name);
     return pg_query(cli->pg, NULL, NULL,
                     "INSERT INTO schema_migrations (version, name) VALUES ($1::integer, $2)", &p,
-                    false, err);
+                    err);
 }
 
 enum status cmd_migrate(struct cli *cli, const struct args *args, struct err *err)

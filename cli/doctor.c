@@ -1,0 +1,208 @@
+/* doctor.c - doctor: looks at one thing after another and says what to do about each. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+#include "cli/control.h"
+#include "cli/table.h"
+#include "common/clock.h"
+
+#define DOCTOR_WAIT_US (2 * US_PER_S)
+#define TROUBLES_SHOWN 20
+
+static void line(struct cli *cli, bool good, const char *fmt, ...) PRINTF_LIKE(3, 4);
+
+static void line(struct cli *cli, bool good, const char *fmt, ...)
+{
+    va_list ap;
+
+    if (!good)
+        cli->answer_is_no = true;
+    (void)printf("%-4s ", good ? "ok" : "FIX");
+    va_start(ap, fmt);
+    (void)vprintf(fmt, ap);
+    va_end(ap);
+    (void)printf("\n");
+}
+
+static bool check_environment(struct cli *cli)
+{
+    struct err err = {0};
+    bool good = config_load_env(&cli->cfg, STAGE_CLI, "usagectl", &err) == ST_OK;
+
+    line(cli, good, "environment: %s",
+         good ? "every UF_ name is known, every value fits" : err.text);
+    return good;
+}
+
+static void check_key(struct cli *cli)
+{
+    struct err err = {0};
+
+    if (cli_sealer(cli, &err) == ST_OK)
+        line(cli, true, "ENCRYPTION_KEY: 32 bytes");
+    else
+        line(cli, false, "%s", err.text);
+}
+
+static void check_run_dir(struct cli *cli)
+{
+    const char *dir = cli->cfg.run_dir;
+
+    if (strncmp(cli->cfg.control, "ipc://", 6) != 0)
+        return;
+    if (access(dir, W_OK | X_OK) == 0)
+        line(cli, true, "run folder: %s", dir);
+    else if (errno == ENOENT)
+        line(cli, false,
+             "run folder: there is no %s: start the stages, which make it, or set UF_RUN_DIR to "
+             "theirs",
+             dir);
+    else
+        line(cli, false, "run folder: %s: %s: set UF_RUN_DIR to a folder of your own", dir,
+             strerror(errno));
+}
+
+static bool check_database(struct cli *cli)
+{
+    struct err err = {0};
+
+    if (cli_database_any(cli, &err) != ST_OK) {
+        line(cli, false, "database: %s", err.text);
+        return false;
+    }
+    line(cli, true, "database: %s", database_url_redacted(cli->arena, cli->cfg.database_url));
+    if (pg_check_schema(cli->pg, &err) != ST_OK) {
+        line(cli, false, "schema: %s", err.text);
+        return false;
+    }
+    line(cli, true, "schema: \"%s\", version %d", cli->cfg.schema, PG_SCHEMA_VERSION);
+    return true;
+}
+
+/* ---- accounts ---- */
+
+static enum status check_accounts(struct cli *cli, struct err *err)
+{
+    unsigned char key_id[4] = {0};
+    struct pg_params p = {0};
+    PGresult *r;
+
+    if (cli->sealer)
+        sealer_key_id(cli->sealer, key_id);
+    pg_param_binary(&p, 17 /* bytea */, key_id, sizeof(key_id));
+    TRY(pg_query(cli->pg, &r, cli->arena,
+                 "SELECT count(*), count(*) FILTER (WHERE enabled), count(*) FILTER (WHERE "
+                 "substring(key_ciphertext FROM 2 FOR 4) <> $1), min(name) FILTER (WHERE "
+                 "substring(key_ciphertext FROM 2 FOR 4) <> $1) FROM accounts",
+                 &p, err));
+    if (pg_int(r, 0, 1) == 0)
+        line(cli, false, "accounts: %s: %s",
+             pg_int(r, 0, 0) ? "all are disabled" : "there are none",
+             pg_int(r, 0, 0) ? "usagectl account enable NAME"
+                             : "usagectl account add NAME --provider openai");
+    else
+        line(cli, true, "accounts: %s, %s of them enabled", PQgetvalue(r, 0, 0),
+             PQgetvalue(r, 0, 1));
+    if (cli->sealer && pg_int(r, 0, 2) > 0)
+        line(cli, false,
+             "%s accounts (%s, ...) were sealed with another ENCRYPTION_KEY: set the one that "
+             "they were added with, or usagectl account rotate-key NAME",
+             PQgetvalue(r, 0, 2), PQgetvalue(r, 0, 3));
+    return ST_OK;
+}
+
+static enum status check_trouble(struct cli *cli, struct err *err)
+{
+    PGresult *r;
+    int n;
+
+    TRY(pg_query(cli->pg, &r, cli->arena,
+                 "SELECT a.name, f.last_error, string_agg(f.feed, ', ' ORDER BY f.feed), "
+                 "count(*) = (SELECT count(*) FROM account_feeds g WHERE g.account_id = "
+                 "a.account_id), (array_agg(f.last_error_detail ORDER BY f.feed))[1] "
+                 "FROM account_feeds f JOIN accounts a USING (account_id) "
+                 "WHERE a.enabled AND f.enabled AND f.consecutive_failures > 0 "
+                 "GROUP BY a.account_id, f.last_error ORDER BY a.name, f.last_error",
+                 NULL, err));
+    n = PQntuples(r);
+    for (int i = 0; i < n && i < TROUBLES_SHOWN; i++) {
+        const char *advice = cli_advice(pg_text(r, i, 1));
+
+        line(cli, false, "%s: %s (%s): %s\n     What to do: %s", PQgetvalue(r, i, 0),
+             PQgetvalue(r, i, 1), PQgetvalue(r, i, 3)[0] == 't' ? "all feeds" : PQgetvalue(r, i, 2),
+             terminal_text(cli->arena, pg_text(r, i, 4)),
+             advice ? advice : "usagectl account show NAME");
+    }
+    if (n > TROUBLES_SHOWN)
+        line(cli, false, "and %d more: usagectl account list", n - TROUBLES_SHOWN);
+    return ST_OK;
+}
+
+static enum status check_letters(struct cli *cli, struct err *err)
+{
+    PGresult *r;
+
+    TRY(pg_query(cli->pg, &r, cli->arena,
+                 "SELECT count(*) FROM dead_letters WHERE closed_at IS NULL", NULL, err));
+    if (pg_int(r, 0, 0) > 0)
+        line(cli, false,
+             "%s dead letters are open: usagectl dead list, and after mending the reason usagectl "
+             "dead replay ID --wait",
+             PQgetvalue(r, 0, 0));
+    return ST_OK;
+}
+
+static enum status check_ledger(struct cli *cli, struct err *err)
+{
+    TRY(check_accounts(cli, err));
+    TRY(check_trouble(cli, err));
+    TRY(check_letters(cli, err));
+    return pg_commit(cli->pg, err);
+}
+
+/* ---- stages ---- */
+
+static void check_scheduler(struct cli *cli)
+{
+    struct control *control = NULL;
+    const struct json *answer, *fetchers;
+    struct err err = {0};
+    enum status st = control_open(&control, &cli->cfg, &err);
+
+    if (st == ST_OK)
+        st = control_ask(control, &answer, cli->arena, control_request(cli->arena, "status", NULL),
+                         DOCTOR_WAIT_US, &err);
+    control_close(&control);
+    if (st != ST_OK) {
+        line(cli, false, "scheduler: %s", err.text);
+        return;
+    }
+    line(cli, true, "scheduler: answers");
+    if (json_is(json_member(answer, "paused"), JSON_TRUE))
+        line(cli, false, "scheduler: it is paused: usagectl resume");
+    fetchers = json_member(answer, "fetchers");
+    if (fetchers && fetchers->n > 0)
+        line(cli, true, "fetchers: %zu connected", fetchers->n);
+    else
+        line(cli, false,
+             "fetchers: none is connected: start uf-fetcher, with the scheduler's "
+             "UF_RUN_DIR or UF_JOBS");
+}
+
+enum status cmd_doctor(struct cli *cli, const struct args *args, struct err *err)
+{
+    (void)args;
+    if (!check_environment(cli))
+        return ST_OK; /* all else depends on it */
+    check_key(cli);
+    check_run_dir(cli);
+    if (check_database(cli) && check_ledger(cli, err) != ST_OK)
+        line(cli, false, "database: %s", err->text);
+    check_scheduler(cli);
+    return ST_OK;
+}
