@@ -26,6 +26,7 @@ void plan_live(struct live_plan *out, const struct feed_state *state, int64_t no
     const struct feed *feed = state->feed;
     const struct width *width = feed_width(feed, bucket_s);
     int64_t width_us = width->bucket_s * US_PER_S;
+    int64_t grouped_us = feed->old_before_s * US_PER_S;
     int64_t from, oldest;
 
     *out = (struct live_plan){.window = {.feed = text_of(feed->name), .bucket_s = width->bucket_s}};
@@ -34,6 +35,8 @@ void plan_live(struct live_plan *out, const struct feed_state *state, int64_t no
         /* the pages hold `limit` buckets each, the open one among them */
         from = max64(oldest, time_floor_us(now_us, width->bucket_s) -
                                  (LIVE_PAGES * (int64_t)width->limit - 1) * width_us);
+        if (from < grouped_us && grouped_us < now_us)
+            from = grouped_us;
         out->window.from_us = from;
         out->backfill = (struct span){oldest, from};
         out->audits_3d = out->audits_30d = true; /* all is fresh */
@@ -58,7 +61,12 @@ void plan_owed(struct window *out, const struct feed *feed, int64_t bucket_s, in
 {
     const struct width *width = feed_width(feed, bucket_s);
     int64_t chunk_us = OWED_CHUNK_PAGES * (int64_t)width->limit * width->bucket_s * US_PER_S;
+    int64_t grouped_us = feed->old_before_s * US_PER_S;
     int64_t end = min64(to_us, done_to_us + chunk_us);
+
+    /* a window is asked for in one grouping: one side of the day from which all are offered */
+    if (done_to_us < grouped_us && grouped_us < end)
+        end = grouped_us;
 
     *out =
         (struct window){.feed = text_of(feed->name),
