@@ -319,6 +319,54 @@ static void unpacked_free(void *arg)
     msgpack_unpacked_destroy(arg);
 }
 
+/* How the forms from 0xc0 on go on: bytes of a length, bytes of content besides, and how many
+ * elements each unit of the length stands for. Source: github.com/msgpack/msgpack, spec.md. */
+static const struct form {
+    uint8_t length_bytes, content, elements;
+} forms[32] = {
+    [0x04] = {1, 0, 0}, [0x05] = {2, 0, 0},  [0x06] = {4, 0, 0},                     /* bin */
+    [0x07] = {1, 1, 0}, [0x08] = {2, 1, 0},  [0x09] = {4, 1, 0},                     /* ext */
+    [0x0a] = {0, 4, 0}, [0x0b] = {0, 8, 0},                                          /* float */
+    [0x0c] = {0, 1, 0}, [0x0d] = {0, 2, 0},  [0x0e] = {0, 4, 0}, [0x0f] = {0, 8, 0}, /* uint */
+    [0x10] = {0, 1, 0}, [0x11] = {0, 2, 0},  [0x12] = {0, 4, 0}, [0x13] = {0, 8, 0}, /* int */
+    [0x14] = {0, 2, 0}, [0x15] = {0, 3, 0},  [0x16] = {0, 5, 0},                     /* fixext */
+    [0x17] = {0, 9, 0}, [0x18] = {0, 17, 0}, [0x19] = {1, 0, 0}, [0x1a] = {2, 0, 0},
+    [0x1b] = {4, 0, 0},                     /* str */
+    [0x1c] = {2, 0, 1}, [0x1d] = {4, 0, 1}, /* array */
+    [0x1e] = {2, 0, 2}, [0x1f] = {4, 0, 2}, /* map */
+};
+
+/* Whether no array claims more elements than bytes follow. msgpack-c takes memory for all that is
+ * claimed before it looks further, so nine bytes could ask it for 100 GB. */
+static bool claims_fit(struct text msg)
+{
+    const unsigned char *at = (const unsigned char *)msg.at;
+    uint64_t left = msg.len, owed = 1; /* bytes; elements to come */
+
+    while (left > 0 && owed <= left) {
+        unsigned char b = *at;
+        struct form f = b >= 0xc0 && b <= 0xdf ? forms[b - 0xc0] : (struct form){0};
+        uint64_t length = 0, skip;
+        if (left < 1u + f.length_bytes)
+            return true; /* torn: msgpack-c says so */
+        for (size_t i = 1; i <= f.length_bytes; i++)
+            length = length << 8 | at[i];
+        if (b >= 0x80 && b <= 0x9f) {
+            length = b & 15;
+            f.elements = b < 0x90 ? 2 : 1;
+        } else if (b >= 0xa0 && b <= 0xbf) {
+            length = b & 31;
+        }
+        owed += length * f.elements;
+        skip = UINT64_C(1) + f.length_bytes + f.content + (f.elements ? 0 : length);
+        if (--owed == 0 || skip >= left)
+            return owed <= left;
+        at += skip;
+        left -= skip;
+    }
+    return owed <= left;
+}
+
 static enum status message_open(struct reader *r, struct arena *a, struct text msg,
                                 enum wire_kind *kind, struct err *err)
 {
@@ -330,7 +378,8 @@ static enum status message_open(struct reader *r, struct arena *a, struct text m
     *r = (struct reader){.arena = a, .err = err, .what = "message"};
     msgpack_unpacked_init(u);
     arena_defer(a, unpacked_free, u);
-    if (!msg.at || msgpack_unpack_next(u, msg.at, msg.len, &off) != MSGPACK_UNPACK_SUCCESS)
+    if (!msg.at || !claims_fit(msg) ||
+        msgpack_unpack_next(u, msg.at, msg.len, &off) != MSGPACK_UNPACK_SUCCESS)
         return err_set(err, ST_REJECT, "message: not msgpack");
     if (off != msg.len)
         return err_set(err, ST_REJECT, "message: %zu bytes are left over", msg.len - off);
