@@ -102,12 +102,12 @@ def documented_line():
 def _():
     s = shared(running)
     start, end = month(3)
-    answer = s.control({"cmd": "inject", "account": "sim-000002", "feed": "embeddings", "from": text(start), "to": text(end)})
+    answer = s.control({"cmd": "inject", "account": "sim-000002", "feed": "completions", "from": text(start), "to": text(end)})
     equal(answer["ok"], True, f"answer {answer}")
     check(answer["jobs"] >= 1 and answer["run_id"], f"answer {answer}")
     equal(s.value("SELECT kind FROM fetch_runs WHERE run_id = %s", answer["run_id"]), "inject", "the row, there before the answer")
     wait_for("the injection", lambda: s.control({"cmd": "run_status", "run_id": answer["run_id"]})["state"] == "done", 30)
-    has_month(s, 2, start, end, ["embeddings"])
+    has_month(s, 2, start, end, ["completions"])
 
 
 @test("inject: the very line that the documentation shows for a ZeroMQ tool")
