@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <uv.h>
 
 #include "common/arena.h"
@@ -525,6 +526,17 @@ static void loop_open(struct fetcher *f)
         (void)uv_timer_init(&f->loop, &f->timers[i]);
 }
 
+/* A connection is a descriptor, and the usual soft limit of 1,024 is there for select(2) alone. */
+static void allow_descriptors(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
 /* `poll` is closed by loop_close when it was opened. */
 static enum status watch(struct fetcher *f, uv_poll_t *poll, int fd, uv_poll_cb on_readable,
                          struct err *err)
@@ -578,6 +590,7 @@ enum status fetcher_open(struct fetcher **out, const struct config *cfg, struct 
     f->queue = xalloc(f->n_slots, sizeof(*f->queue));
     f->memory = arena_new();
     random_bytes(&f->random, sizeof(f->random));
+    allow_descriptors();
     loop_open(f);
     TRY(stage_open(&f->stage, "fetcher", cfg, err));
     TRY(sealer_open(&f->sealer, &cfg->encryption_key, NULL, err));
