@@ -1,0 +1,397 @@
+/* Which window is read and when the next one is due: the ledger's state and a clock decide. */
+#include "scheduler/plan.h"
+
+#include "common/clock.h"
+#include "tests/check.h"
+
+#define HOUR INT64_C(3600)
+#define DAY  INT64_C(86400)
+
+static const struct width usage_widths[] = {{60, "1m", 1440}, {3600, "1h", 168}, {86400, "1d", 31}};
+static const struct width cost_widths[] = {{86400, "1d", 180}};
+static const struct feed usage = {
+    .name = "completions", .widths = usage_widths, .n_widths = 3, .lookback_s = 2 * 3600};
+static const struct feed costs = {.name = "costs",
+                                  .widths = cost_widths,
+                                  .n_widths = 1,
+                                  .cadence_s = 3600,
+                                  .lookback_s = 2 * 86400};
+
+static int64_t us(const char *text)
+{
+    struct err err;
+    int64_t t = 0;
+
+    if (text)
+        assert_int_equal(time_parse(&t, text_of(text), &err), ST_OK);
+    return t;
+}
+
+static bool same_time(const char *name, int64_t got, int64_t want)
+{
+    char a[TIME_TEXT_MAX], b[TIME_TEXT_MAX];
+
+    return same_str(name, got ? time_format(a, got) : NULL, want ? time_format(b, want) : NULL);
+}
+
+#define NOW   "2026-11-25T10:17:00Z"
+#define FRESH 1 /* hours since the last audit */
+#define NEVER 0
+static const struct {
+    const char *name;
+    const struct feed *feed;
+    int64_t bucket_s;
+    const char *now, *complete_from, *watermark; /* NULL: never read */
+    int64_t audited_3d_h, audited_30d_h;         /* hours ago */
+    int64_t backfill_s;
+    const char *want_from, *want_owed_from; /* owed: [this, want_from); NULL: nothing */
+} live_cases[] = {
+    {"first, hours, a week", &usage, HOUR, NOW, NULL, NULL, NEVER, NEVER, 7 * DAY,
+     "2026-11-18T10:00:00Z", NULL},
+    {"first, hours, 30 days: more than 4 pages of 168", &usage, HOUR, NOW, NULL, NULL, NEVER, NEVER,
+     30 * DAY, "2026-10-28T11:00:00Z", "2026-10-26T10:00:00Z"},
+    {"first, hours, 180 days", &usage, HOUR, NOW, NULL, NULL, NEVER, NEVER, 180 * DAY,
+     "2026-10-28T11:00:00Z", "2026-05-29T10:00:00Z"},
+    {"first, minutes, an hour", &usage, 60, NOW, NULL, NULL, NEVER, NEVER, HOUR,
+     "2026-11-25T09:17:00Z", NULL},
+    {"first, minutes, a week: more than 4 pages of 1440", &usage, 60, NOW, NULL, NULL, NEVER, NEVER,
+     7 * DAY, "2026-11-21T10:18:00Z", "2026-11-18T10:17:00Z"},
+    {"first, days, a week", &usage, DAY, NOW, NULL, NULL, NEVER, NEVER, 7 * DAY,
+     "2026-11-18T00:00:00Z", NULL},
+    {"first, days, 180 days: more than 4 pages of 31", &usage, DAY, NOW, NULL, NULL, NEVER, NEVER,
+     180 * DAY, "2026-07-25T00:00:00Z", "2026-05-29T00:00:00Z"},
+    {"first, costs know days only", &costs, HOUR, NOW, NULL, NULL, NEVER, NEVER, 180 * DAY,
+     "2026-05-29T00:00:00Z", NULL},
+    {"first, nothing of the past", &usage, HOUR, NOW, NULL, NULL, NEVER, NEVER, 0,
+     "2026-11-25T10:00:00Z", NULL},
+    {"first, over the year's end", &usage, HOUR, "2027-01-01T00:00:00Z", NULL, NULL, NEVER, NEVER,
+     DAY, "2026-12-31T00:00:00Z", NULL},
+    {"first, over a leap day", &usage, DAY, "2028-03-01T00:30:00Z", NULL, NULL, NEVER, NEVER,
+     2 * DAY, "2028-02-28T00:00:00Z", NULL},
+    {"first, over a February without", &usage, DAY, "2027-03-01T00:30:00Z", NULL, NULL, NEVER,
+     NEVER, 2 * DAY, "2027-02-27T00:00:00Z", NULL},
+    {"later: the lookback", &usage, HOUR, NOW, "2026-11-01", "2026-11-25T10:00:00Z", FRESH, FRESH,
+     7 * DAY, "2026-11-25T08:00:00Z", NULL},
+    {"later: a watermark in the middle of a bucket", &usage, HOUR, NOW, "2026-11-01",
+     "2026-11-25T09:30:00Z", FRESH, FRESH, 7 * DAY, "2026-11-25T07:00:00Z", NULL},
+    {"later: a watermark ahead of the clock", &usage, HOUR, NOW, "2026-11-01",
+     "2026-11-25T12:00:00Z", FRESH, FRESH, 7 * DAY, "2026-11-25T08:00:00Z", NULL},
+    {"later: after a long rest nothing is left out", &usage, HOUR, NOW, "2026-01-01",
+     "2026-06-01T00:00:00Z", FRESH, FRESH, 7 * DAY, "2026-05-31T22:00:00Z", NULL},
+    {"later: costs look back over days", &costs, HOUR, NOW, "2026-11-01", "2026-11-25T00:00:00Z",
+     FRESH, FRESH, 7 * DAY, "2026-11-23T00:00:00Z", NULL},
+    {"the daily audit", &usage, HOUR, NOW, "2026-11-01", "2026-11-25T10:00:00Z", 24, FRESH, 7 * DAY,
+     "2026-11-22T10:00:00Z", NULL},
+    {"a moment before the daily audit", &usage, HOUR, NOW, "2026-11-01", "2026-11-25T10:00:00Z", 23,
+     167, 7 * DAY, "2026-11-25T08:00:00Z", NULL},
+    {"the weekly audit", &usage, HOUR, NOW, "2026-01-01", "2026-11-25T10:00:00Z", FRESH, 168,
+     7 * DAY, "2026-10-26T10:00:00Z", NULL},
+    {"an audit reads no further back than the feed was ever read", &usage, HOUR, NOW,
+     "2026-11-24T00:00:00Z", "2026-11-25T10:00:00Z", 24, 168, 7 * DAY, "2026-11-24T00:00:00Z",
+     NULL},
+    {"never audited", &usage, HOUR, NOW, "2026-01-01", "2026-11-25T10:00:00Z", NEVER, NEVER,
+     7 * DAY, "2026-10-26T10:00:00Z", NULL},
+    {"the lookback over a month's end", &usage, HOUR, "2026-12-01T01:00:00Z", "2026-11-01",
+     "2026-12-01T01:00:00Z", FRESH, FRESH, 7 * DAY, "2026-11-30T23:00:00Z", NULL},
+};
+
+static void live_windows(void **state)
+{
+    bool good = true;
+
+    (void)state;
+    for (size_t i = 0; i < ROWS(live_cases); i++) {
+        const char *name = live_cases[i].name;
+        int64_t now = us(live_cases[i].now);
+        struct feed_state s = {.feed = live_cases[i].feed,
+                               .enabled = true,
+                               .complete_from_us = us(live_cases[i].complete_from),
+                               .watermark_us = us(live_cases[i].watermark)};
+        struct live_plan p;
+        bool first = !live_cases[i].watermark;
+        if (live_cases[i].audited_3d_h)
+            s.audited_3d_us = now - live_cases[i].audited_3d_h * HOUR * US_PER_S;
+        if (live_cases[i].audited_30d_h)
+            s.audited_30d_us = now - live_cases[i].audited_30d_h * HOUR * US_PER_S;
+        plan_live(&p, &s, now, live_cases[i].bucket_s, live_cases[i].backfill_s);
+        good &= same_time(name, p.window.from_us, us(live_cases[i].want_from));
+        good &= same_int(name, p.window.to_us, 0);
+        good &= same_int(name, p.window.from_us % (p.window.bucket_s * US_PER_S), 0);
+        good &= same_int(name, text_is(p.window.feed, s.feed->name), true);
+        good &= same_time(name, p.window.complete_us, s.watermark_us);
+        good &= same_time(name, p.window.complete_from_us, s.complete_from_us);
+        good &= same_time(name, p.backfill.to_us, p.window.from_us);
+        good &= same_time(name, p.backfill.from_us,
+                          live_cases[i].want_owed_from ? us(live_cases[i].want_owed_from)
+                                                       : p.window.from_us);
+        good &= same_int(name, p.audits_3d,
+                         first || !live_cases[i].audited_3d_h || live_cases[i].audited_3d_h >= 24);
+        good &=
+            same_int(name, p.audits_30d,
+                     first || !live_cases[i].audited_30d_h || live_cases[i].audited_30d_h >= 168);
+    }
+    assert_true(good);
+}
+
+static const struct {
+    const char *name;
+    const struct feed *feed;
+    const char *done_to, *to;
+    const char *want_to, *want_complete; /* want_to NULL: open */
+} owed_cases[] = {
+    {"a chunk is 8 pages of 168 hours", &usage, "2026-05-29T10:00:00Z", "2026-10-28T11:00:00Z",
+     "2026-07-24T10:00:00Z", "2026-07-24T10:00:00Z"},
+    {"the last chunk", &usage, "2026-10-01T00:00:00Z", "2026-10-28T11:00:00Z",
+     "2026-10-28T11:00:00Z", "2026-10-28T11:00:00Z"},
+    {"costs go further", &costs, "2020-01-01T00:00:00Z", "2026-10-28T00:00:00Z",
+     "2023-12-11T00:00:00Z", "2023-12-11T00:00:00Z"},
+    {"an end in the last hour is left open", &usage, "2026-11-24T00:00:00Z", "2026-11-25T10:00:00Z",
+     NULL, "2026-11-25T10:00:00Z"},
+    {"an end an hour ago is not", &usage, "2026-11-24T00:00:00Z", "2026-11-25T09:00:00Z",
+     "2026-11-25T09:00:00Z", "2026-11-25T09:00:00Z"},
+    {"an end in the future is left open", &usage, "2026-11-24T00:00:00Z", "2026-12-01T00:00:00Z",
+     NULL, "2026-12-01T00:00:00Z"},
+    {"a chunk that ends before the future begins", &usage, "2026-09-01T00:00:00Z",
+     "2026-12-01T00:00:00Z", "2026-10-27T00:00:00Z", "2026-10-27T00:00:00Z"},
+};
+
+static void owed_chunks(void **state)
+{
+    bool good = true;
+
+    (void)state;
+    for (size_t i = 0; i < ROWS(owed_cases); i++) {
+        const char *name = owed_cases[i].name;
+        struct window w;
+        plan_owed(&w, owed_cases[i].feed, HOUR, us(owed_cases[i].done_to), us(owed_cases[i].to),
+                  us(NOW));
+        good &= same_time(name, w.from_us, us(owed_cases[i].done_to));
+        good &= same_time(name, w.to_us, us(owed_cases[i].want_to));
+        good &= same_time(name, w.complete_us, us(owed_cases[i].want_complete));
+        /* what appears there was never read: only changes are revisions */
+        good &= same_time(name, w.complete_from_us, w.complete_us);
+    }
+    assert_true(good);
+}
+
+/* Chunk after chunk covers the whole without a gap, and comes to an end. */
+static void chunks_join(void **state)
+{
+    int64_t at = us("2025-12-31T00:00:00Z"), to = us("2026-11-25T00:00:00Z");
+    int chunks = 0;
+
+    (void)state;
+    while (at < to && chunks < 100) {
+        struct window w;
+        plan_owed(&w, &usage, HOUR, at, to, us(NOW));
+        assert_int_equal(w.from_us, at);
+        assert_true(w.to_us > at && w.to_us <= to);
+        at = w.to_us;
+        chunks++;
+    }
+    assert_int_equal(at, to);
+    assert_int_equal(chunks, 6); /* 329 days by 56 */
+}
+
+static const struct {
+    const char *name;
+    const struct feed *feed;
+    int64_t bucket_s;
+    const char *from, *to, *want_from, *want_to;
+} align_cases[] = {
+    {"whole hours stay", &usage, HOUR, "2026-11-01T05:00:00Z", "2026-11-01T06:00:00Z",
+     "2026-11-01T05:00:00Z", "2026-11-01T06:00:00Z"},
+    {"parts of hours", &usage, HOUR, "2026-11-01T05:59:59Z", "2026-11-01T06:00:01Z",
+     "2026-11-01T05:00:00Z", "2026-11-01T07:00:00Z"},
+    {"parts of days over a year's end", &costs, HOUR, "2026-12-31T23:00:00Z",
+     "2027-01-01T01:00:00Z", "2026-12-31T00:00:00Z", "2027-01-02T00:00:00Z"},
+    {"a leap day", &usage, DAY, "2028-02-29T12:00:00Z", "2028-02-29T13:00:00Z",
+     "2028-02-29T00:00:00Z", "2028-03-01T00:00:00Z"},
+};
+
+static void aligned(void **state)
+{
+    bool good = true;
+
+    (void)state;
+    for (size_t i = 0; i < ROWS(align_cases); i++) {
+        struct span s = plan_align(align_cases[i].feed, align_cases[i].bucket_s,
+                                   us(align_cases[i].from), us(align_cases[i].to));
+        good &= same_time(align_cases[i].name, s.from_us, us(align_cases[i].want_from));
+        good &= same_time(align_cases[i].name, s.to_us, us(align_cases[i].want_to));
+    }
+    assert_true(good);
+}
+
+/* ---- slots ---- */
+
+static struct slots slots_of(const char *schedule)
+{
+    struct cron cron;
+    struct err err;
+    struct slots s;
+
+    assert_int_equal(cron_parse(&cron, text_of(schedule), &err), ST_OK);
+    slots_init(&s, &cron, us(NOW));
+    return s;
+}
+
+static const struct {
+    const char *schedule;
+    int64_t want_gap_s;
+} gap_cases[] = {
+    {"*/15 * * * *", 900},  {"* * * * *", 60},     {"0,50 * * * *", 600}, {"@hourly", 3600},
+    {"0 9 * * 1-5", 86400}, {"0 0 29 2 *", 86400}, {"@monthly", 86400},   {"59 23,0 * * *", 3600},
+};
+
+static void gaps(void **state)
+{
+    bool good = true;
+
+    (void)state;
+    for (size_t i = 0; i < ROWS(gap_cases); i++)
+        good &= same_int(gap_cases[i].schedule, slots_of(gap_cases[i].schedule).gap_us / US_PER_S,
+                         gap_cases[i].want_gap_s);
+    assert_true(good);
+}
+
+/* BR-064: 96 slots on every day, the days of clock changes among them; each account at the same
+ * place of each quarter of an hour. */
+static void each_tick_once(void **state)
+{
+    static const char *const days[] = {"2026-03-29", "2026-10-25", "2026-03-08", "2026-11-01",
+                                       "2028-02-29", "2026-12-31", "2027-01-01"};
+    struct slots s = slots_of("*/15 * * * *");
+
+    (void)state;
+    for (size_t d = 0; d < ROWS(days); d++) {
+        int64_t midnight = us(days[d]);
+        for (int64_t account = 1; account <= 50; account++) {
+            int64_t first = slot_after(&s, account, midnight - 1), slot = first;
+            int n = 0;
+            for (; slot < midnight + DAY * US_PER_S; n++) {
+                int64_t next = slot_after(&s, account, slot);
+                assert_int_equal(next - slot, 900 * US_PER_S);
+                assert_int_equal(slot_after(&s, account, next - 1), next);
+                slot = next;
+            }
+            assert_int_equal(n, 96);
+            assert_true(first - midnight < 900 * US_PER_S);
+        }
+    }
+}
+
+static void accounts_are_spread(void **state)
+{
+    struct slots s = slots_of("*/15 * * * *");
+    int64_t tick = us("2026-11-25T10:15:00Z");
+    int minutes[15] = {0};
+
+    (void)state;
+    for (int64_t account = 1; account <= 15000; account++)
+        minutes[(slot_after(&s, account, tick - 1) - tick) / (60 * US_PER_S)]++;
+    for (size_t i = 0; i < ROWS(minutes); i++)
+        assert_in_range(minutes[i], 850, 1150);
+}
+
+static const struct {
+    const char *name, *schedule, *t, *want;
+} tick_cases[] = {
+    {"between", "*/15 * * * *", NOW, "2026-11-25T10:15:00Z"},
+    {"at it", "*/15 * * * *", "2026-11-25T10:15:00Z", "2026-11-25T10:15:00Z"},
+    {"a moment before it", "*/15 * * * *", "2026-11-25T10:14:59.999999Z", "2026-11-25T10:00:00Z"},
+    {"at the year's first moment", "*/15 * * * *", "2027-01-01T00:00:00Z", "2027-01-01T00:00:00Z"},
+    {"over the year's end", "30 * * * *", "2027-01-01T00:10:00Z", "2026-12-31T23:30:00Z"},
+    {"a day ago", "20 10 * * *", NOW, "2026-11-24T10:20:00Z"},
+    {"working days only", "0 9 * * 1-5", "2026-11-29T10:00:00Z", "2026-11-27T09:00:00Z"},
+    {"a month ago", "0 0 31 * *", NOW, "2026-10-31T00:00:00Z"},
+    {"once a year", "0 0 1 1 *", NOW, "2026-01-01T00:00:00Z"},
+    {"years ago", "0 0 29 2 *", "2027-11-25T00:00:00Z", "2024-02-29T00:00:00Z"},
+    {"a leap day, the day before the next", "0 0 29 2 *", "2028-02-28T23:59:59Z",
+     "2024-02-29T00:00:00Z"},
+    {"a leap day", "0 0 29 2 *", "2028-02-29T00:00:00Z", "2028-02-29T00:00:00Z"},
+};
+
+static void ticks_before(void **state)
+{
+    bool good = true;
+
+    (void)state;
+    for (size_t i = 0; i < ROWS(tick_cases); i++) {
+        struct slots s = slots_of(tick_cases[i].schedule);
+        good &= same_time(tick_cases[i].name, tick_before(&s, us(tick_cases[i].t)),
+                          us(tick_cases[i].want));
+    }
+    assert_true(good);
+}
+
+/* ---- next due ---- */
+
+static const struct {
+    const char *name;
+    const struct feed *feed;
+    enum ending ending;
+    int64_t failures, retry_after_s, empty_for_s;
+    bool slot; /* the account's first slot after `wait_s`; else just then */
+    int64_t wait_s;
+} due_cases[] = {
+    {"ok: the next slot", &usage, END_OK, 1, 0, 0, true, 0},
+    {"ok: an hourly feed's next slot, about an hour later", &costs, END_OK, 1, 0, 0, true, 3240},
+    {"empty for two days: as before", &usage, END_OK, 1, 0, 2 * 86400, true, 0},
+    {"empty for three days: hourly", &usage, END_OK, 1, 0, 3 * 86400, true, 3240},
+    {"an empty hourly feed stays hourly", &costs, END_OK, 1, 0, 9 * 86400, true, 3240},
+    {"our page cap: at once", &usage, END_PAGE_CAP, 1, 0, 0, false, 0},
+    {"the lease ran short: at once", &usage, END_DEADLINE, 1, 0, 0, false, 0},
+    {"stopped: at once", &usage, END_STOPPED, 9, 0, 0, false, 0},
+    {"a bad key is not hammered", &usage, END_AUTH_INVALID, 1, 0, 0, true, 3240},
+    {"a missing scope", &usage, END_SCOPE_MISSING, 50, 0, 0, true, 3240},
+    {"a key of another kind", &usage, END_WRONG_KEY_KIND, 1, 0, 0, true, 3240},
+    {"first failure", &usage, END_PROVIDER_ERROR, 1, 0, 0, false, 60},
+    {"second failure", &usage, END_TIMEOUT, 2, 0, 0, false, 120},
+    {"sixth failure", &usage, END_DNS, 6, 0, 0, false, 1920},
+    {"seventh failure: an hour at most", &usage, END_TLS, 7, 0, 0, false, 3600},
+    {"thousandth failure", &usage, END_PROTOCOL, 1000, 0, 0, false, 3600},
+    {"the provider wants more", &usage, END_RATE_LIMITED, 1, 600, 0, false, 600},
+    {"the provider wants less", &usage, END_RATE_LIMITED, 1, 10, 0, false, 60},
+    {"the provider wants more than our ceiling", &usage, END_RATE_LIMITED, 9, 7200, 0, false, 7200},
+    {"too large", &usage, END_TOO_LARGE, 1, 0, 0, false, 60},
+    {"a bad window", &usage, END_BAD_WINDOW, 3, 0, 0, false, 240},
+};
+
+static void next_due(void **state)
+{
+    struct slots s = slots_of("*/15 * * * *");
+    int64_t now = us(NOW);
+    bool good = true;
+
+    (void)state;
+    for (size_t i = 0; i < ROWS(due_cases); i++) {
+        const struct outcome how = {due_cases[i].ending, due_cases[i].failures,
+                                    due_cases[i].retry_after_s};
+        struct feed_state f = {.feed = due_cases[i].feed};
+        int64_t want = now + due_cases[i].wait_s * US_PER_S;
+        if (due_cases[i].empty_for_s)
+            f.empty_since_us = now - due_cases[i].empty_for_s * US_PER_S;
+        if (due_cases[i].slot)
+            want = slot_after(&s, 77, want);
+        good &= same_time(due_cases[i].name, plan_next_due(&s, 77, &f, &how, now), want);
+    }
+    assert_true(good);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(live_windows),
+        cmocka_unit_test(owed_chunks),
+        cmocka_unit_test(chunks_join),
+        cmocka_unit_test(aligned),
+        cmocka_unit_test(gaps),
+        cmocka_unit_test(each_tick_once),
+        cmocka_unit_test(accounts_are_spread),
+        cmocka_unit_test(ticks_before),
+        cmocka_unit_test(next_due),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
