@@ -8,6 +8,7 @@
 #include "common/link.h"
 #include "common/log.h"
 #include "common/pg.h"
+#include "common/utf8.h"
 #include "common/wire.h"
 #include "writer/batch.h"
 
@@ -174,8 +175,8 @@ static void acknowledge(struct writer *w, const struct batch_page *pages, size_t
             if (said[k] || !uuid_eq(to, &bp->origin->scheduler_id))
                 continue;
             said[k] = true;
-            if (why.len > 500)
-                why.len = 500;
+            if (why.at)
+                why.len = utf8_cut(why.at, why.len, 500); /* it goes into a table */
             acks[message.n_acks++] = (struct ack){.job_id = bp->origin->job_id,
                                                   .window = bp->page->window,
                                                   .seq = bp->page->seq,
