@@ -136,6 +136,7 @@ COMMAND(cmd_resume);
 COMMAND(cmd_status);
 COMMAND(cmd_usage);
 COMMAND(cmd_cost);
+COMMAND(cmd_summary);
 COMMAND(cmd_dead_list);
 COMMAND(cmd_dead_show);
 COMMAND(cmd_dead_replay);

@@ -161,6 +161,7 @@ const struct command commands[] = {
      0,
      0,
      cmd_cost},
+    {"summary", "", "accounts with their figures", NULL, NONE, 0, 0, CLI_HIDDEN, cmd_summary},
     {"dead list",
      "[--account A] [--all]",
      "pages that could not be understood",

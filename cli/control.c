@@ -7,8 +7,9 @@
 #include "common/decimal.h"
 #include "common/link.h"
 
-#define ANSWER_WAIT_US (INT64_C(30) * 1000000) /* a scheduler may be waiting for Postgres itself   \
-                                                */
+#define ANSWER_WAIT_US                                                                             \
+    (INT64_C(30) * 1000000) /* a scheduler may be waiting for Postgres itself                      \
+                             */
 
 struct control {
     const struct config *cfg;

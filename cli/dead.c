@@ -94,9 +94,42 @@ enum status cmd_dead_show(struct cli *cli, const struct args *args, struct err *
         "SELECT " ACCOUNT_NAME
         ", d.provider, d.feed, " UTC_MINUTE("d.window_from") " || coalesce(' to ' || " UTC_MINUTE("d.window_to") ", ' on') || ' UTC', d.reason, d.json_path, d.sqlstate, d.occurrences, " UTC_MINUTE(
             "d.first_seen_at") " || ' UTC', " UTC_MINUTE("d.last_seen_at") " || ' UTC', "
-                                                                           "d.job_id, " UTC_MINUTE("d.closed_at") " || ' UTC', d.body "
-                                                                                                                  "FROM dead_letters d LEFT JOIN accounts a USING (account_id) "
-                                                                                                                  "WHERE d.letter_id = $1::bigint",
+                                                                           "d.job_id, " UTC_MINUTE(
+                                                                               "d.closed_at") " || "
+                                                                                              "' "
+                                                                                              "UTC'"
+                                                                                              ", "
+                                                                                              "d."
+                                                                                              "body"
+                                                                                              " "
+                                                                                              "FROM"
+                                                                                              " dea"
+                                                                                              "d_"
+                                                                                              "lett"
+                                                                                              "ers "
+                                                                                              "d "
+                                                                                              "LEFT"
+                                                                                              " JOI"
+                                                                                              "N "
+                                                                                              "acco"
+                                                                                              "unts"
+                                                                                              " a "
+                                                                                              "USIN"
+                                                                                              "G "
+                                                                                              "(acc"
+                                                                                              "ount"
+                                                                                              "_id)"
+                                                                                              " "
+                                                                                              "WHER"
+                                                                                              "E "
+                                                                                              "d."
+                                                                                              "lett"
+                                                                                              "er_"
+                                                                                              "id "
+                                                                                              "= "
+                                                                                              "$1::"
+                                                                                              "bigi"
+                                                                                              "nt",
         &p, err));
     if (PQntuples(r) == 0)
         return letter_missing(args->words[0], err);

@@ -22,6 +22,8 @@ static enum status window_parse(struct injection *in, struct text from, struct t
         return err_prefix(err, "from");
     if (time_parse_since(&in->to_us, to, now_us, err) != ST_OK)
         return err_prefix(err, "to");
+    in->from_us = time_floor_us(in->from_us, 1);
+    in->to_us = time_ceil_us(in->to_us, 1);
     if (in->from_us >= in->to_us)
         return err_set(err, ST_REJECT, "from (%s) must lie before to (%s)",
                        time_format(a, in->from_us), time_format(b, in->to_us));
@@ -120,13 +122,15 @@ enum status injection_send(struct injection *in, struct cli *cli, struct control
                                       {NULL, NULL}};
     const struct json *answer;
     struct text id;
+    int64_t jobs;
 
     TRY(control_ask(control, &answer, cli->arena, control_request(cli->arena, "inject", members),
                     CONTROL_WAIT_US, err));
     id = json_string(json_member(answer, "run_id"));
+    jobs = answer_int(answer, "jobs");
     in->run_id = arena_copy(cli->arena, id.at ? id.at : "", id.len);
-    (void)printf("run %s: %s %s, %s to %s, %" PRId64 " jobs\n", in->run_id, in->account,
-                 in->feed ? in->feed : "all feeds", from, to, answer_int(answer, "jobs"));
+    (void)printf("run %s: %s %s, %s to %s, %" PRId64 " job%s\n", in->run_id, in->account,
+                 in->feed ? in->feed : "all feeds", from, to, jobs, jobs == 1 ? "" : "s");
     (void)fflush(stdout);
     return ST_OK;
 }

@@ -140,7 +140,7 @@ static enum status moment(const char **sql, struct pg_params *p, struct arena *a
         pg_param_text(p, typed);
         *sql = arena_printf(a, "($%d::timestamp AT TIME ZONE $1)", place);
     } else {
-        pg_param_text(p, arena_copy(a, time_format(text, us), strlen(text)));
+        pg_param_text(p, arena_printf(a, "%s", time_format(text, us)));
         *sql = arena_printf(a, "$%d::timestamptz", place);
     }
     return ST_OK;
@@ -306,4 +306,38 @@ enum status cmd_cost(struct cli *cli, const struct args *args, struct err *err)
                          .whole_days = true};
 
     return report(cli, args, &rep, err);
+}
+
+/* The last thirty days account by account: what `make run` shows of its first cycle. */
+enum status cmd_summary(struct cli *cli, const struct args *args, struct err *err)
+{
+    static const struct {
+        const char *name;
+        enum column_kind kind;
+    } columns[] = {{"account", COLUMN_TEXT},   {"state", COLUMN_TEXT},  {"rows", COLUMN_COUNT},
+                   {"requests", COLUMN_COUNT}, {"input", COLUMN_COUNT}, {"output", COLUMN_COUNT},
+                   {"cost", COLUMN_AMOUNT}};
+    struct table t;
+    PGresult *r;
+
+    (void)args;
+    TRY(cli_database(cli, err));
+    TRY(pg_query(cli->pg, &r, cli->arena,
+                 "WITH f AS (SELECT account_id, currency, count(*) AS n, sum(num_requests) AS "
+                 "requests, sum(input_tokens) AS input, sum(output_tokens) AS output, "
+                 "sum(cost_amount) AS cost FROM usage_metrics WHERE bucket_start >= now() - "
+                 "interval '30 days' GROUP BY 1, 2) "
+                 "SELECT h.account, h.state, coalesce(sum(f.n), 0), sum(f.requests), sum(f.input), "
+                 "sum(f.output), string_agg(trim_scale(f.cost) || ' ' || f.currency, ', ' ORDER BY "
+                 "f.currency) FROM account_health h LEFT JOIN f USING (account_id) "
+                 "GROUP BY h.account, h.state ORDER BY 3 DESC, 1 LIMIT 40",
+                 NULL, err));
+    table_open(&t, cli->arena);
+    for (size_t i = 0; i < sizeof(columns) / sizeof(columns[0]); i++)
+        table_column(&t, columns[i].name, columns[i].kind);
+    for (int row = 0; row < PQntuples(r); row++)
+        for (int col = 0; col < PQnfields(r); col++)
+            table_cell(&t, pg_text(r, row, col));
+    table_print(&t, FORMAT_TABLE, stdout);
+    return ST_OK;
 }
