@@ -1,0 +1,256 @@
+/* The jobs that are out: what acks and ends amount to, in any order they come in. */
+#include "scheduler/jobs.h"
+
+#include <stdlib.h>
+
+#include "tests/check.h"
+
+static const struct feed feed = {.name = "completions"};
+
+static struct tracked_job *job_new(size_t n_windows)
+{
+    struct tracked_job *job = calloc(1, sizeof(*job));
+
+    job->arena = arena_new();
+    uuid_random(&job->job_id);
+    job->windows = ARENA_ARRAY(job->arena, n_windows, struct job_window);
+    job->n_windows = n_windows;
+    for (size_t i = 0; i < n_windows; i++)
+        job->windows[i].feed = &feed;
+    return job;
+}
+
+/* One letter a page: C committed with a new row, U with an unchanged one, E without rows, D dead,
+ * F fenced, '.' no word of it. */
+static void acknowledge(struct tracked_job *job, uint32_t window, const char *pages)
+{
+    for (uint32_t seq = 0; pages[seq]; seq++) {
+        struct ack ack = {.job_id = job->job_id,
+                          .window = window,
+                          .seq = seq,
+                          .fate = pages[seq] == 'D'   ? PAGE_DEAD
+                                  : pages[seq] == 'F' ? PAGE_FENCED
+                                                      : PAGE_COMMITTED,
+                          .complete_us = 100 * ((int64_t)seq + 1),
+                          .inserted = pages[seq] == 'C',
+                          .unchanged = pages[seq] == 'U'};
+        if (pages[seq] == 'D')
+            ack.detail = TEXT_LIT("not JSON");
+        if (pages[seq] != '.')
+            job_ack(job, &ack);
+    }
+}
+
+#define SILENT UINT32_MAX /* the fetcher has not told */
+static const struct {
+    const char *name, *acks;
+    uint32_t told_pages;
+    enum ending told;
+    int64_t told_complete;
+    bool lost;
+    bool want_settled;
+    enum ending want;
+    int64_t want_complete;
+    bool want_empty;
+    const char *want_detail; /* words of it */
+} cases[] = {
+    {"all committed and ok", "CCC", 3, END_OK, 400, false, true, END_OK, 400, false, NULL},
+    {"ok without any page", "", 0, END_OK, 400, false, true, END_OK, 400, true, NULL},
+    {"nothing but empty buckets", "EE", 2, END_OK, 400, false, true, END_OK, 400, true, NULL},
+    {"unchanged rows are rows", "UE", 2, END_OK, 400, false, true, END_OK, 400, false, NULL},
+    {"a page's word is further than the end's", "CC", 2, END_OK, 50, false, true, END_OK, 200,
+     false, NULL},
+    {"more acks than pages told", "CCC", 2, END_OK, 400, false, true, END_OK, 400, false, NULL},
+    {"a gap in the middle: not yet", "C.C", 3, END_OK, 400, false, false, END_DEADLINE, 100, false,
+     "not committed before the lease ran out"},
+    {"a gap in the middle, lost", "C.C", 3, END_OK, 400, true, true, END_DEADLINE, 100, false,
+     "not committed before the lease ran out"},
+    {"a gap at the start", ".CC", 3, END_OK, 400, true, true, END_DEADLINE, 0, false,
+     "not committed"},
+    {"a dead page in the middle", "CDC", 3, END_OK, 400, false, true, END_PROTOCOL, 100, false,
+     "page 1 became a dead letter: not JSON"},
+    {"a dead page at the start", "DCC", 3, END_OK, 400, false, true, END_PROTOCOL, 0, false,
+     "page 0 became"},
+    {"a dead page alone is not empty", "D", 1, END_OK, 400, false, true, END_PROTOCOL, 0, false,
+     "page 0 became"},
+    {"a dead page outweighs the end", "CD", 2, END_RATE_LIMITED, 0, false, true, END_PROTOCOL, 100,
+     false, "page 1 became"},
+    {"told, no acks: not yet", "", 2, END_OK, 400, false, false, END_DEADLINE, 0, false,
+     "not committed"},
+    {"told, no acks, lost", "", 2, END_OK, 400, true, true, END_DEADLINE, 0, false,
+     "not committed"},
+    {"acks, not told: not yet", "CC", SILENT, END_OK, 0, false, false, END_DEADLINE, 200, false,
+     "its fetcher was gone"},
+    {"acks, not told, lost: what is there stays", "CC", SILENT, END_OK, 0, true, true, END_DEADLINE,
+     200, false, "its fetcher was gone, or the lease ran out"},
+    {"nothing at all, lost", "", SILENT, END_OK, 0, true, true, END_DEADLINE, 0, false,
+     "its fetcher was gone"},
+    {"fenced off by a newer lease", "CF", 2, END_OK, 400, false, true, END_DEADLINE, 100, false,
+     "not committed"},
+    {"our page cap", "CC", 2, END_PAGE_CAP, 0, false, true, END_PAGE_CAP, 200, false, NULL},
+    {"an error after pages keeps them", "CC", 2, END_RATE_LIMITED, 0, false, true, END_RATE_LIMITED,
+     200, false, "told"},
+    {"an error before any page", "", 0, END_AUTH_INVALID, 0, false, true, END_AUTH_INVALID, 0, true,
+     "told"},
+};
+
+static void verdicts(void **state)
+{
+    bool good = true;
+
+    (void)state;
+    for (size_t i = 0; i < ROWS(cases); i++) {
+        struct tracked_job *job = job_new(1);
+        struct verdict v;
+        const struct window_end end = {.ending = cases[i].told,
+                                       .pages = cases[i].told_pages,
+                                       .complete_us = cases[i].told_complete,
+                                       .detail =
+                                           cases[i].told == END_OK ? TEXT_NULL : TEXT_LIT("told")};
+        acknowledge(job, 0, cases[i].acks);
+        if (cases[i].told_pages != SILENT)
+            job_done(job, &(struct done){.job_id = job->job_id, .ends = &end, .n_ends = 1});
+        job->lost = cases[i].lost;
+        v = window_verdict(job, &job->windows[0]);
+        good &= same_int(cases[i].name, job_settled(job), cases[i].want_settled);
+        good &= same_str(cases[i].name, ending_name(v.ending), ending_name(cases[i].want));
+        good &= same_int(cases[i].name, v.complete_us, cases[i].want_complete);
+        good &= same_int(cases[i].name, v.empty, cases[i].want_empty);
+        good &= has_words(cases[i].name, v.detail ? v.detail : "", cases[i].want_detail);
+        job_free(job);
+    }
+    assert_true(good);
+}
+
+static void a_second_word_is_ignored(void **state)
+{
+    struct tracked_job *job = job_new(1);
+    struct job_window *w = &job->windows[0];
+
+    (void)state;
+    acknowledge(job, 0, "CC");
+    acknowledge(job, 0, "DU");
+    acknowledge(job, 0, "CC");
+    assert_int_equal(w->n_acked, 2);
+    assert_int_equal(w->inserted, 2);
+    assert_int_equal(w->unchanged, 0);
+    assert_false(w->dead);
+    job_free(job);
+}
+
+static void acks_come_in_any_order(void **state)
+{
+    struct tracked_job *job = job_new(1);
+    const struct window_end end = {.ending = END_OK, .pages = 1000, .complete_us = 2000};
+
+    (void)state;
+    job_done(job, &(struct done){.job_id = job->job_id, .ends = &end, .n_ends = 1});
+    for (uint32_t seq = 1000; seq-- > 0;) {
+        assert_false(job_settled(job));
+        job_ack(job, &(struct ack){.seq = seq, .complete_us = seq + 1, .inserted = 1});
+    }
+    assert_true(job_settled(job));
+    assert_int_equal(job->windows[0].inserted, 1000);
+    assert_int_equal(window_verdict(job, &job->windows[0]).ending, END_OK);
+    assert_int_equal(window_verdict(job, &job->windows[0]).complete_us, 2000);
+    job_free(job);
+}
+
+/* Messages of strangers: nothing beyond the job's own windows is touched. */
+static void what_is_not_ours_is_ignored(void **state)
+{
+    struct tracked_job *job = job_new(2);
+    const struct window_end ends[] = {{.window = 63, .ending = END_OK, .pages = 5},
+                                      {.window = 0, .ending = END_OK, .pages = 1}};
+
+    (void)state;
+    job_ack(job, &(struct ack){.window = 2});
+    job_ack(job, &(struct ack){.window = UINT32_MAX});
+    job_ack(job, &(struct ack){.seq = UINT32_MAX});
+    assert_int_equal(job->windows[0].n_acked + job->windows[1].n_acked, 0);
+    job_done(job, &(struct done){.job_id = job->job_id, .ends = ends, .n_ends = 2});
+    assert_false(job_settled(job));
+    acknowledge(job, 0, "C");
+    /* the fetcher is through and said nothing of window 1: it is owed, not waited for */
+    assert_true(job_settled(job));
+    assert_int_equal(window_verdict(job, &job->windows[0]).ending, END_OK);
+    assert_int_equal(window_verdict(job, &job->windows[1]).ending, END_DEADLINE);
+    job_free(job);
+}
+
+static void windows_end_by_themselves(void **state)
+{
+    struct tracked_job *job = job_new(3);
+    const struct window_end ends[] = {
+        {.window = 0, .ending = END_OK, .pages = 1, .complete_us = 500},
+        {.window = 1, .ending = END_SCOPE_MISSING, .detail = TEXT_LIT("no right")},
+        {.window = 2, .ending = END_OK, .pages = 2, .complete_us = 700}};
+
+    (void)state;
+    acknowledge(job, 2, "CD");
+    acknowledge(job, 0, "C");
+    job_done(job, &(struct done){.job_id = job->job_id, .ends = ends, .n_ends = 3});
+    assert_true(job_settled(job));
+    assert_int_equal(window_verdict(job, &job->windows[0]).ending, END_OK);
+    assert_int_equal(window_verdict(job, &job->windows[0]).complete_us, 500);
+    assert_int_equal(window_verdict(job, &job->windows[1]).ending, END_SCOPE_MISSING);
+    assert_string_equal(window_verdict(job, &job->windows[1]).detail, "no right");
+    assert_int_equal(window_verdict(job, &job->windows[2]).ending, END_PROTOCOL);
+    assert_int_equal(window_verdict(job, &job->windows[2]).complete_us, 100);
+    job_free(job);
+}
+
+static void remove_each(struct tracked_job *job, void *arg)
+{
+    struct jobs *jobs = arg;
+
+    jobs_remove(jobs, job);
+    job_free(job);
+}
+
+static void table_of_jobs(void **state)
+{
+    enum { N = 20000 }; /* more than it has slots */
+    struct jobs *jobs = jobs_new();
+    struct uuid *ids = calloc(N, sizeof(*ids)), other;
+
+    (void)state;
+    for (size_t i = 0; i < N; i++) {
+        struct tracked_job *job = job_new(1);
+        ids[i] = job->job_id;
+        jobs_add(jobs, job);
+    }
+    uuid_random(&other);
+    assert_null(jobs_find(jobs, &other));
+    assert_int_equal(jobs_count(jobs), N);
+    for (size_t i = 0; i < N; i += 2) {
+        struct tracked_job *job = jobs_find(jobs, &ids[i]);
+        assert_non_null(job);
+        jobs_remove(jobs, job);
+        job_free(job);
+        assert_null(jobs_find(jobs, &ids[i]));
+    }
+    assert_int_equal(jobs_count(jobs), N / 2);
+    assert_non_null(jobs_find(jobs, &ids[1]));
+    jobs_each(jobs, remove_each, jobs);
+    assert_int_equal(jobs_count(jobs), 0);
+    jobs_add(jobs, job_new(1)); /* freed with the table */
+    jobs_free(&jobs);
+    assert_null(jobs);
+    jobs_free(&jobs);
+    free(ids);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(verdicts),
+        cmocka_unit_test(a_second_word_is_ignored),
+        cmocka_unit_test(acks_come_in_any_order),
+        cmocka_unit_test(what_is_not_ours_is_ignored),
+        cmocka_unit_test(windows_end_by_themselves),
+        cmocka_unit_test(table_of_jobs),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
