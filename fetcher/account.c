@@ -354,6 +354,21 @@ enum status account_ask(struct account *a, struct request *out, struct arena *tu
     return ST_OK;
 }
 
+bool account_has_begun(const struct account *a)
+{
+    return a->at > 0 || a->ends[0].requests > 0;
+}
+
+void account_unask(struct account *a)
+{
+    a->asking = false;
+}
+
+int64_t account_ask_until_us(const struct account *a)
+{
+    return a->ask_until_us;
+}
+
 void account_stop(struct account *a)
 {
     a->stopping = true;

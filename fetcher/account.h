@@ -77,6 +77,12 @@ enum status account_ask(struct account *a, struct request *out, struct arena *tu
 /* Takes `answer->body` and leaves NULL. `turn`: memory for the time of this call. */
 void account_answer(struct account *a, struct answer *answer, struct arena *turn, int64_t mono_us);
 
+/* Whether anything was asked for this job already. */
+bool account_has_begun(const struct account *a);
+/* The request was never sent: there was no room for it until account_ask_until_us had passed. */
+void account_unask(struct account *a);
+int64_t account_ask_until_us(const struct account *a); /* monotonic */
+
 /* Asked to stop: nothing more is asked; a request on its way may still be answered. */
 void account_stop(struct account *a);
 /* Nothing more is waited for, either: the driver has dropped the request. */

@@ -165,7 +165,7 @@ static void ask(struct fetcher *f, struct slot *s)
     struct err err = {0};
 
     if (account_ask(s->account, &request, f->memory, &err) == ST_OK) {
-        s->transfer = http_get(f->http, &request, on_answer, s);
+        s->transfer = http_get(f->http, &request, account_has_begun(s->account), on_answer, s);
         secret_wipe(&request.auth.value);
     }
     arena_reset(f->memory);
@@ -488,14 +488,30 @@ static void on_turn(uv_prepare_t *prepare)
         uv_stop(&f->loop);
 }
 
+/* Still in line for its host when the lease runs short: by then somebody else may have the job. */
+static void leave_line(struct fetcher *f, struct slot *s)
+{
+    if (http_started(s->transfer) || f->now_us < account_ask_until_us(s->account))
+        return;
+    http_drop(f->http, s->transfer);
+    s->transfer = NULL;
+    account_unask(s->account);
+    look_at(f, s);
+}
+
 static void on_heartbeat(uv_timer_t *timer)
 {
     struct fetcher *f = timer->loop->data;
 
+    f->now_us = clock_mono_us();
     schedulers_owe_ready(f->schedulers);
-    for (uint32_t i = 0; i < f->n_slots; i++)
-        if (f->slots[i].done_waits)
-            look_at(f, &f->slots[i]);
+    for (uint32_t i = 0; i < f->n_slots; i++) {
+        struct slot *s = &f->slots[i];
+        if (s->done_waits)
+            look_at(f, s);
+        if (s->transfer)
+            leave_line(f, s);
+    }
 }
 
 static void on_signal(uv_poll_t *poll, int status, int events)

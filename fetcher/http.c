@@ -527,8 +527,21 @@ static void multi_harvest(struct multi *m)
     }
 }
 
-struct transfer *http_get(struct http *h, const struct request *request, http_answered *answered,
-                          void *arg)
+static void line_join(struct host *host, struct transfer *t, bool ahead)
+{
+    if (!host->first) {
+        host->first = host->last = t;
+    } else if (ahead) {
+        t->next = host->first;
+        host->first = t;
+    } else {
+        host->last->next = t;
+        host->last = t;
+    }
+}
+
+struct transfer *http_get(struct http *h, const struct request *request, bool ahead,
+                          http_answered *answered, void *arg)
 {
     struct transfer *t = transfer_new(h);
 
@@ -537,14 +550,10 @@ struct transfer *http_get(struct http *h, const struct request *request, http_an
     t->arg = arg;
     t->host = host_of(h, request->url);
     set_request(t, request);
-    if (host_has_room(h, t->host)) {
+    if (host_has_room(h, t->host))
         transfer_start(t);
-    } else if (t->host->last) {
-        t->host->last->next = t;
-        t->host->last = t;
-    } else {
-        t->host->first = t->host->last = t;
-    }
+    else
+        line_join(t->host, t, ahead);
     return t;
 }
 

@@ -40,9 +40,10 @@ enum status http_open(struct http **out, uv_loop_t *loop, const struct http_limi
 void http_close(struct http **h);
 
 /* Asks, and calls `answered` from the loop, never from within. Copies what it needs of `request`.
- */
-struct transfer *http_get(struct http *h, const struct request *request, http_answered *answered,
-                          void *arg);
+ * When its host has no room, it waits in line: `ahead` puts it before the others, for those who
+ * have begun and shall come to an end before new ones begin. */
+struct transfer *http_get(struct http *h, const struct request *request, bool ahead,
+                          http_answered *answered, void *arg);
 /* Whether it is on its way, and not only in line for its host. */
 bool http_started(const struct transfer *t);
 /* `answered` will not be called. */
