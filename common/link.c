@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/clock.h"
@@ -23,7 +24,8 @@
 
 #define REFRESH_LONELY_US                                                                          \
     (200 * US_PER_MS) /* while nobody is known: a stack that starts should not wait */
-#define REFRESH_US (2 * US_PER_S)
+#define REFRESH_US  (2 * US_PER_S)
+#define SWEEP_AGE_S 10 /* a younger socket may be one whose owner is just about to listen */
 
 struct kind_spec {
     const char *name;
@@ -49,6 +51,7 @@ static const struct kind_spec kinds[] = {
 struct endpoint {
     bool ipc;
     char *where;          /* ipc: the folder; tcp: HOST:PORT */
+    char *bound_path;     /* ipc: the socket file to remove at the end */
     struct gaicb *lookup; /* tcp: a name being resolved, else NULL */
     char *lookup_host;
     bool failing;                /* the last look failed: said once */
@@ -71,7 +74,6 @@ struct link {
     size_t n_endpoints;
     struct peer peers[PEERS_MAX];
     size_t n_peers;
-    char *bound_path; /* the socket file to remove at the end */
     int64_t next_refresh_us;
     uint64_t generation;
 };
@@ -236,12 +238,14 @@ static void each_socket(struct link *link, const char *dir,
 
 static void sweep_dead(struct link *link, const char *path)
 {
+    struct stat file;
+
     (void)link;
-    if (!socket_alive(path))
+    if (stat(path, &file) == 0 && time(NULL) - file.st_mtime > SWEEP_AGE_S && !socket_alive(path))
         (void)unlink(path);
 }
 
-static enum status bind_ipc(struct link *link, const struct endpoint *e, struct err *err)
+static enum status bind_ipc(struct link *link, struct endpoint *e, struct err *err)
 {
     char address[ADDRESS_MAX];
     struct sockaddr_un limit;
@@ -255,12 +259,13 @@ static enum status bind_ipc(struct link *link, const struct endpoint *e, struct 
             err, ST_FATAL,
             "the socket path %s/%s.sock is longer than %zu bytes; choose a shorter UF_RUN_DIR",
             e->where, link->instance, sizeof(limit.sun_path) - 1);
-    if (access(address + 6, F_OK) == 0)
+    /* a dead one of our own name is replaced by the bind */
+    if (socket_alive(address + 6))
         return err_set(err, ST_FATAL, "UF_INSTANCE=%s is running already (%s answers)",
                        link->instance, address + 6);
     if (zmq_bind(link->socket, address) < 0)
         return err_set(err, ST_FATAL, "can not listen on %s: %s", address, zmq_strerror(errno));
-    link->bound_path = xstrdup(address + 6);
+    e->bound_path = xstrdup(address + 6);
     return ST_OK;
 }
 
@@ -269,7 +274,7 @@ static enum status bind_all(struct link *link, struct err *err)
     char address[ADDRESS_MAX];
 
     for (size_t i = 0; i < link->n_endpoints; i++) {
-        const struct endpoint *e = &link->endpoints[i];
+        struct endpoint *e = &link->endpoints[i];
         if (e->ipc) {
             TRY(bind_ipc(link, e, err));
             continue;
@@ -471,14 +476,14 @@ void link_close(struct link **link_at)
             (void)zmq_close(link->peers[i].socket);
     if (link->socket)
         (void)zmq_close(link->socket);
-    if (link->bound_path)
-        (void)unlink(link->bound_path);
     for (size_t i = 0; i < link->n_endpoints; i++) {
         if (link->endpoints[i].lookup && gai_cancel(link->endpoints[i].lookup) != EAI_NOTCANCELED)
             lookup_end(link, &link->endpoints[i]);
+        if (link->endpoints[i].bound_path)
+            (void)unlink(link->endpoints[i].bound_path);
+        free(link->endpoints[i].bound_path);
         free(link->endpoints[i].where);
     }
-    free(link->bound_path);
     free(link->instance);
     free(link);
     *link_at = NULL;
