@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "common/log.h"
 
 #define CONNECT_LIMIT_US (10 * US_PER_S)
 #define COPY_CHUNK       ((size_t)1 << 20)
@@ -301,6 +302,22 @@ enum status pg_connect(struct pg *pg, struct err *err)
     return ST_OK;
 }
 
+enum status pg_await(struct pg *pg, bool (*stop)(void), struct err *err)
+{
+    int wait_ms = 100;
+
+    for (bool first = true; !stop(); first = false) {
+        enum status st = pg_connect(pg, err);
+        if (st != ST_RETRY)
+            return st;
+        if (first)
+            LOG(WARN, "postgres.awaited", KV("error", err->text));
+        (void)poll(NULL, 0, wait_ms); /* a signal ends it early */
+        wait_ms = wait_ms < 1000 ? wait_ms * 2 : 1000;
+    }
+    return ST_OK;
+}
+
 /* ---- statements ---- */
 
 void pg_param_text(struct pg_params *p, const char *value)
@@ -540,6 +557,8 @@ void pg_array_time(struct pg_array *arr, int64_t us)
 
 const char *pg_array_close(struct pg_array *arr)
 {
-    buf_str(&arr->buf, "}");
+    if (!arr->closed)
+        buf_str(&arr->buf, "}");
+    arr->closed = true;
     return arr->buf.at;
 }

@@ -24,6 +24,11 @@ void pg_close(struct pg **pg); /* accepts NULL */
 /* Connects when not connected. ST_RETRY: not reachable, or refuses for now (err says why).
  * ST_FATAL: it can not work (wrong password, no such database, a URL that libpq can not read). */
 enum status pg_connect(struct pg *pg, struct err *err) CHECKED;
+
+/* The same at a process's start, where anything may be up before Postgres is: tries again until it
+ * answers, or `stop()` says to give up (ST_OK, not connected). ST_FATAL: it never will be like
+ * this. */
+enum status pg_await(struct pg *pg, bool (*stop)(void), struct err *err) CHECKED;
 bool pg_connected(const struct pg *pg);
 void pg_disconnect(struct pg *pg);
 
@@ -86,12 +91,12 @@ struct text pg_text(const PGresult *r, int row,
  * arena. */
 struct pg_array {
     struct buf buf;
-    bool any;
+    bool any, closed;
 };
 void pg_array_open(struct pg_array *arr, struct arena *a);
 void pg_array_int(struct pg_array *arr, int64_t v);
 void pg_array_text(struct pg_array *arr, struct text t); /* quoted; null text -> NULL */
 void pg_array_time(struct pg_array *arr, int64_t us);    /* 0 -> NULL */
-const char *pg_array_close(struct pg_array *arr);
+const char *pg_array_close(struct pg_array *arr);        /* may be asked for again */
 
 #endif

@@ -32,7 +32,14 @@ static const char feeds_sql[] =
                                                                                            "consecu"
                                                                                            "tive_"
                                                                                            "failure"
-                                                                                           "s FROM "
+                                                                                           "s, "
+                                                                                           "coalesc"
+                                                                                           "e(last_"
+                                                                                           "error, "
+                                                                                           "'ok') "
+                                                                                           "<> "
+                                                                                           "'ok' "
+                                                                                           "FROM "
                                                                                            "account"
                                                                                            "_feeds "
                                                                                            "WHERE "
@@ -115,6 +122,7 @@ static void read_states(struct feed_state *states, size_t n, const PGresult *r, 
             states[i].audited_3d_us = pg_int(r, *at, 7);
             states[i].audited_30d_us = pg_int(r, *at, 8);
             states[i].consecutive_failures = pg_int(r, *at, 9);
+            states[i].unfinished = PQgetvalue(r, *at, 10)[0] == 't';
         }
     }
 }

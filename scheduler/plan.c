@@ -42,6 +42,13 @@ void plan_live(struct live_plan *out, const struct feed_state *state, int64_t no
         out->audits_3d = out->audits_30d = true; /* all is fresh */
         return;
     }
+    out->window.complete_from_us = state->complete_from_us;
+    out->window.complete_us = state->watermark_us;
+    if (state->unfinished) {
+        /* Looking back again, a reading that ends early each time would never get past it. */
+        out->window.from_us = time_floor_us(state->watermark_us, width->bucket_s);
+        return;
+    }
     from = min64(state->watermark_us, now_us) - feed->lookback_s * US_PER_S;
     out->audits_3d = now_us - state->audited_3d_us >= AUDIT_3D_EVERY_US;
     out->audits_30d = now_us - state->audited_30d_us >= AUDIT_30D_EVERY_US;
@@ -51,9 +58,6 @@ void plan_live(struct live_plan *out, const struct feed_state *state, int64_t no
         from = min64(from, now_us - 30 * US_PER_DAY);
     from = max64(from, state->complete_from_us);
     out->window.from_us = time_floor_us(from, width->bucket_s);
-    out->window.complete_from_us = state->complete_from_us;
-    out->window.complete_us = state->watermark_us;
-    out->backfill = (struct span){out->window.from_us, out->window.from_us};
 }
 
 void plan_owed(struct window *out, const struct feed *feed, int64_t bucket_s, int64_t done_to_us,

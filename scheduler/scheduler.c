@@ -46,7 +46,9 @@ enum status scheduler_open(struct scheduler **out, const struct config *cfg, str
     s->started_us = clock_mono_us();
     TRY(stage_open(&s->stage, "scheduler", cfg, err));
     pg_open(&s->pg, cfg->database_url, cfg->schema, "uf-scheduler");
-    TRY(pg_connect(s->pg, err));
+    TRY(pg_await(s->pg, stage_stopping, err));
+    if (stage_stopping())
+        return ST_OK;
     TRY(pg_check_schema(s->pg, err));
     s->ledger = (struct ledger){.pg = s->pg, .cfg = cfg};
     uuid_random(&s->ledger.scheduler_id);

@@ -10,7 +10,7 @@
 
 struct scheduler;
 
-/* Postgres reached, schema checked, links bound. ST_RETRY: Postgres is not there yet. */
+/* Postgres reached (waits for it until asked to stop), schema checked, links bound. */
 enum status scheduler_open(struct scheduler **out, const struct config *cfg,
                            struct err *err) CHECKED;
 void scheduler_close(struct scheduler **s); /* accepts NULL */

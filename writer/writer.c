@@ -56,7 +56,9 @@ enum status writer_open(struct writer **out, const struct config *cfg, struct er
     w->arena = arena_new();
     TRY(stage_open(&w->stage, "writer", cfg, err));
     pg_open(&w->pg, cfg->database_url, cfg->schema, "uf-writer");
-    TRY(pg_connect(w->pg, err));
+    TRY(pg_await(w->pg, stage_stopping, err));
+    if (stage_stopping())
+        return ST_OK;
     TRY(pg_check_schema(w->pg, err));
     TRY(months_ahead(&w->months, w->pg, err));
     TRY(link_open(&w->acks, stage_zmq(w->stage), LINK_ACKS_OUT, cfg, TEXT_NULL, err));
