@@ -226,7 +226,7 @@ static enum status replay(struct cli *cli, struct control *control, struct lette
 enum status cmd_dead_replay(struct cli *cli, const struct args *args, struct err *err)
 {
     struct control *control = NULL;
-    struct letter l;
+    struct letter l = {0};
     enum status st;
 
     TRY(letter_load(&l, cli, args->words[0], err));

@@ -1,5 +1,6 @@
 #include "cli/table.h"
 
+#include <assert.h>
 #include <string.h>
 
 #include "cli/cli.h"
@@ -119,14 +120,14 @@ static size_t column_texts(const struct table *t, size_t column, const char **ou
     return widest;
 }
 
+/* No line ends in blanks. */
 static void print_cell(FILE *out, const char *s, size_t widest, bool right, bool last)
 {
-    int pad = (int)(widest - width(s));
+    int pad = (int)(widest - width(s)), len = (int)strlen(s);
 
-    if (right)
-        (void)fprintf(out, "%*s%s", pad, "", s);
-    else
-        (void)fprintf(out, "%s%*s", s, last ? 0 : pad, "");
+    while (last && len > 0 && s[len - 1] == ' ')
+        len--;
+    (void)fprintf(out, "%*s%.*s%*s", right ? pad : 0, "", len, s, right || last ? 0 : pad, "");
     (void)fputs(last ? "\n" : GAP, out);
 }
 
@@ -209,6 +210,7 @@ static void print_json(const struct table *t, FILE *out)
 
 void table_print(const struct table *t, enum table_format format, FILE *out)
 {
+    assert(t->n_columns > 0 && t->n_cells % t->n_columns == 0);
     switch (format) {
     case FORMAT_TABLE:
         print_table(t, out);

@@ -70,6 +70,16 @@ struct report {
 
 /* ---- what was typed ---- */
 
+/* All of them, as the list is short; the nearest in front. */
+static enum status by_unknown(struct arena *a, const char *word, const char *const *names,
+                              struct err *err)
+{
+    const char *near = nearest_word(word, names, N_DIMENSIONS);
+
+    return err_set(err, ST_REJECT, "--by '%.40s': %s%s%s%s", word, near ? "did you mean " : "",
+                   near ? near : "", near ? "? " : "", cli_suggest(a, NULL, names, N_DIMENSIONS));
+}
+
 static enum status by_parse(struct report *rep, struct arena *a, const char *by, struct err *err)
 {
     const char *names[N_DIMENSIONS];
@@ -86,8 +96,7 @@ static enum status by_parse(struct report *rep, struct arena *a, const char *by,
         while (i < N_DIMENSIONS && strcmp(names[i], word) != 0)
             i++;
         if (i == N_DIMENSIONS)
-            return err_set(err, ST_REJECT, "--by '%.40s': %s", word,
-                           cli_suggest(a, *word ? word : NULL, names, N_DIMENSIONS));
+            return by_unknown(a, word, names, err);
         for (size_t k = 0; k < rep->n_dims; k++)
             if (rep->dims[k] == i)
                 return err_set(err, ST_REJECT, "--by: %s is there twice", names[i]);
