@@ -1,0 +1,509 @@
+/* libpq with bounded waits: which duty an error is, and that a connection is usable after it. */
+#include "common/pg.h"
+
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "tests/private_pg.h"
+
+static const struct {
+    const char *name, *sqlstate;
+    enum status want;
+} status_cases[] = {
+    {"none", NULL, ST_RETRY},
+    {"empty: the connection was lost", "", ST_RETRY},
+    {"connection failure", "08006", ST_RETRY},
+    {"serialization failure", "40001", ST_RETRY},
+    {"deadlock", "40P01", ST_RETRY},
+    {"too many connections", "53300", ST_RETRY},
+    {"disk full", "53100", ST_RETRY},
+    {"lock not available", "55P03", ST_RETRY},
+    {"statement timeout", "57014", ST_RETRY},
+    {"shutdown", "57P01", ST_RETRY},
+    {"starting up", "57P03", ST_RETRY},
+    {"out of range", "22003", ST_REJECT},
+    {"bytes that are no UTF-8", "22021", ST_REJECT},
+    {"unique violation", "23505", ST_REJECT},
+    {"check violation", "23514", ST_REJECT},
+    {"no such table", "42P01", ST_FATAL},
+    {"not allowed", "42501", ST_FATAL},
+    {"wrong password", "28P01", ST_FATAL},
+    {"no such database", "3D000", ST_FATAL},
+    {"read-only transaction", "25006", ST_FATAL},
+    {"internal error", "XX000", ST_FATAL},
+    {"a class that begins alike", "2F000", ST_FATAL},
+};
+
+static void statuses(void **state)
+{
+    bool good = true;
+
+    (void)state;
+    for (size_t i = 0; i < ROWS(status_cases); i++)
+        good &= same_int(status_cases[i].name, pg_status(status_cases[i].sqlstate),
+                         status_cases[i].want);
+    assert_true(good);
+}
+
+static const struct {
+    const char *name;
+    struct text elements[3]; /* the first `n` */
+    size_t n;
+    const char *want;
+} array_cases[] = {
+    {"empty", {TEXT_NULL}, 0, "{}"},
+    {"one", {TEXT_LIT("a")}, 1, "{\"a\"}"},
+    {"null and the word", {TEXT_NULL, TEXT_LIT("NULL")}, 2, "{NULL,\"NULL\"}"},
+    {"empty texts", {TEXT_LIT(""), TEXT_LIT("")}, 2, "{\"\",\"\"}"},
+    {"a quote", {TEXT_LIT("a\"b")}, 1, "{\"a\\\"b\"}"},
+    {"a backslash at the end", {TEXT_LIT("a\\"), TEXT_LIT("b")}, 2, "{\"a\\\\\",\"b\"}"},
+    {"a backslash and a quote", {TEXT_LIT("\\\"")}, 1, "{\"\\\\\\\"\"}"},
+    {"commas and braces",
+     {TEXT_LIT("{a,b}"), TEXT_LIT("}"), TEXT_LIT(",")},
+     3,
+     "{\"{a,b}\",\"}\",\",\"}"},
+    {"an injection", {TEXT_LIT("x\"},{\"y")}, 1, "{\"x\\\"},{\\\"y\"}"},
+    {"blanks and line ends", {TEXT_LIT(" a\n\tb ")}, 1, "{\" a\n\tb \"}"},
+    {"other alphabets",
+     {TEXT_LIT("\303\244\342\202\254\360\237\231\202")},
+     1,
+     "{\"\303\244\342\202\254\360\237\231\202\"}"},
+    {"apostrophes", {TEXT_LIT("'; drop table x; --")}, 1, "{\"'; drop table x; --\"}"},
+};
+
+static const char *array_of(struct arena *a, size_t i)
+{
+    struct pg_array array;
+
+    pg_array_open(&array, a);
+    for (size_t k = 0; k < array_cases[i].n; k++)
+        pg_array_text(&array, array_cases[i].elements[k]);
+    return pg_array_close(&array);
+}
+
+static void arrays(void **state)
+{
+    struct arena *a = arena_new();
+    struct pg_array numbers, times;
+    bool good = true;
+
+    (void)state;
+    for (size_t i = 0; i < ROWS(array_cases); i++)
+        good &= same_str(array_cases[i].name, array_of(a, i), array_cases[i].want);
+    pg_array_open(&numbers, a);
+    assert_false(numbers.any);
+    pg_array_int(&numbers, INT64_MIN);
+    pg_array_int(&numbers, INT64_MAX);
+    good &=
+        same_str("numbers", pg_array_close(&numbers), "{-9223372036854775808,9223372036854775807}");
+    pg_array_open(&times, a);
+    pg_array_time(&times, 0);
+    pg_array_time(&times, INT64_C(1793491200000001));
+    good &= same_str("times", pg_array_close(&times), "{NULL,\"2026-11-01T00:00:00.000001Z\"}");
+    arena_free(&a);
+    assert_true(good);
+}
+
+static const struct {
+    const char *name, *url;
+    enum status want;
+    const char *words;
+} unreachable_cases[] = {
+    {"nobody listens", "postgresql://127.0.0.1:1/x", ST_RETRY, "can not reach Postgres"},
+    {"no socket", "postgresql:///x?host=/tmp/uf-no-such-folder", ST_RETRY, "can not reach"},
+    {"not a URL", "postgresql://u:hunter2@[::1/x", ST_FATAL, "DATABASE_URL can not be read"},
+    {"an unknown word", "postgresql://u:hunter2@127.0.0.1/x?colour=red", ST_FATAL,
+     "DATABASE_URL can not be read"},
+};
+
+static void unreachable(void **state)
+{
+    bool good = true;
+
+    (void)state;
+    for (size_t i = 0; i < ROWS(unreachable_cases); i++) {
+        struct pg *pg;
+        struct err err = {0};
+        pg_open(&pg, unreachable_cases[i].url, "public", "test");
+        good &=
+            same_int(unreachable_cases[i].name, pg_connect(pg, &err), unreachable_cases[i].want);
+        good &= has_words(unreachable_cases[i].name, err.text, unreachable_cases[i].words);
+        good &= same_int("shows the password", strstr(err.text, "hunter2") != NULL, false);
+        good &= same_int(unreachable_cases[i].name, pg_connected(pg), false);
+        good &= same_str(unreachable_cases[i].name, pg_sqlstate(pg), "");
+        pg_rollback(pg); /* nothing to roll back */
+        pg_close(&pg);
+        pg_close(&pg);
+    }
+    assert_true(good);
+}
+
+/* ---- with a server ---- */
+
+static struct pg *pg;
+static struct arena *arena;
+
+static int setup(void **state)
+{
+    (void)state;
+    arena = arena_new();
+    if (private_pg_url[0])
+        pg_open(&pg, private_pg_url, "public", "test");
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    arena_free(&arena);
+    pg_close(&pg);
+    return 0;
+}
+
+static int64_t ask(const char *sql)
+{
+    struct err err = {0};
+    PGresult *r = NULL;
+
+    if (pg_query(pg, &r, arena, sql, NULL, &err) != ST_OK)
+        fail_msg("%s: %s", sql, err.text);
+    return pg_int(r, 0, 0);
+}
+
+static void tell(const char *sql)
+{
+    struct err err = {0};
+
+    if (pg_exec(pg, sql, &err) != ST_OK)
+        fail_msg("%s: %s", sql, err.text);
+}
+
+static bool idle(void)
+{
+    return pg_connected(pg) && PQtransactionStatus(pg_raw(pg)) == PQTRANS_IDLE;
+}
+
+static void arrays_arrive_whole(void **state)
+{
+    bool good = true;
+
+    (void)state;
+    NEEDS_POSTGRES();
+    for (size_t i = 0; i < ROWS(array_cases); i++) {
+        struct pg_params p = {0};
+        struct err err = {0};
+        PGresult *r = NULL;
+        pg_param_text(&p, array_of(arena, i));
+        assert_int_equal(pg_query(pg, &r, arena, "SELECT unnest($1::text[])", &p, &err), ST_OK);
+        good &= same_int(array_cases[i].name, PQntuples(r), (int64_t)array_cases[i].n);
+        for (int k = 0; k < PQntuples(r); k++)
+            good &= same_int(array_cases[i].name,
+                             text_eq(pg_text(r, k, 0), array_cases[i].elements[k]), true);
+    }
+    assert_true(good);
+}
+
+static void parameters_and_results(void **state)
+{
+    struct pg_params p = {0};
+    struct err err = {0};
+    PGresult *r = NULL;
+
+    (void)state;
+    NEEDS_POSTGRES();
+    pg_param_text(&p, NULL);
+    pg_param_text(&p, "");
+    pg_param_int(&p, arena, INT64_MIN);
+    pg_param_binary(&p, 17, "\0\1", 2);
+    assert_int_equal(pg_query(pg, &r, arena, "SELECT $1::text, $2::text, $3::bigint, $4", &p, &err),
+                     ST_OK);
+    assert_null(pg_text(r, 0, 0).at);
+    assert_int_equal(pg_int(r, 0, 0), 0);
+    assert_true(pg_text(r, 0, 1).at && pg_text(r, 0, 1).len == 0);
+    assert_int_equal(pg_int(r, 0, 2), INT64_MIN);
+    assert_true(text_is(pg_text(r, 0, 3), "\\x0001"));
+    p = (struct pg_params){.binary_result = true};
+    assert_int_equal(pg_query(pg, &r, arena, "SELECT 258::bigint", &p, &err), ST_OK);
+    assert_memory_equal(PQgetvalue(r, 0, 0), "\0\0\0\0\0\0\1\2", 8);
+    assert_int_equal(pg_query(pg, NULL, NULL, "SELECT 1", NULL, &err), ST_OK);
+}
+
+/* What is set for a transaction does not outlive it: a pooler may give the connection away. */
+static void settings_end_with_the_transaction(void **state)
+{
+    struct err err = {0};
+
+    (void)state;
+    NEEDS_POSTGRES();
+    assert_int_equal(ask("SELECT count(*) FROM pg_settings WHERE name = 'search_path' AND "
+                         "setting = 'public'"),
+                     0);
+    assert_int_equal(pg_begin(pg, &err), ST_OK);
+    assert_int_equal(ask("SELECT count(*) FROM pg_settings WHERE (name, setting) IN "
+                         "(('search_path', '\"public\"'), ('search_path', 'public'), "
+                         "('statement_timeout', '30000'), ('lock_timeout', '10000'), "
+                         "('idle_in_transaction_session_timeout', '60000'), ('TimeZone', 'UTC'))"),
+                     5);
+    assert_int_equal(pg_commit(pg, &err), ST_OK);
+    assert_int_equal(ask("SELECT count(*) FROM pg_settings WHERE source = 'session' AND name IN "
+                         "('search_path', 'statement_timeout', 'lock_timeout', 'jit')"),
+                     0);
+}
+
+static const struct {
+    const char *name, *sql;
+    enum status want;
+    const char *want_sqlstate;
+} error_cases[] = {
+    {"division by zero", "SELECT 1/0", ST_REJECT, "22012"},
+    {"not unique", "INSERT INTO errors VALUES (1)", ST_REJECT, "23505"},
+    {"a check", "INSERT INTO errors VALUES (-1)", ST_REJECT, "23514"},
+    {"no such table", "SELECT * FROM nowhere", ST_FATAL, "42P01"},
+    {"no SQL", "SELEKT", ST_FATAL, "42601"},
+    {"a deadlock, as the server would say it",
+     "DO $$BEGIN RAISE EXCEPTION 'x' USING ERRCODE = '40P01'; END$$", ST_RETRY, "40P01"},
+    {"a statement that takes too long", "SET LOCAL statement_timeout = '50ms'; SELECT pg_sleep(5)",
+     ST_RETRY, "57014"},
+    {"two in one, the second fails", "INSERT INTO errors VALUES (7); SELECT 1/0", ST_REJECT,
+     "22012"},
+};
+
+static void errors_end_the_transaction(void **state)
+{
+    int64_t pid;
+    bool good = true;
+
+    (void)state;
+    NEEDS_POSTGRES();
+    tell("CREATE TABLE errors (n int PRIMARY KEY CHECK (n > 0)); INSERT INTO errors VALUES (1)");
+    pid = ask("SELECT pg_backend_pid()");
+    for (size_t i = 0; i < ROWS(error_cases); i++) {
+        struct err err = {0};
+        assert_int_equal(pg_begin(pg, &err), ST_OK);
+        tell("INSERT INTO errors VALUES (2)");
+        good &= same_int(error_cases[i].name, pg_exec(pg, error_cases[i].sql, &err),
+                         error_cases[i].want);
+        good &= same_str(error_cases[i].name, pg_sqlstate(pg), error_cases[i].want_sqlstate);
+        good &= same_int(error_cases[i].name, err.status, error_cases[i].want);
+        good &= has_words(error_cases[i].name, err.text, "Postgres: ERROR:");
+        good &= same_int(error_cases[i].name, idle(), true);
+        good &= same_int(error_cases[i].name, ask("SELECT count(*) FROM errors"), 1);
+    }
+    assert_true(good);
+    assert_int_equal(ask("SELECT pg_backend_pid()"), pid);
+    tell("DROP TABLE errors");
+}
+
+static void our_own_limit_ends_a_wait(void **state)
+{
+    struct err err = {0};
+    int64_t began = clock_mono_us();
+
+    (void)state;
+    NEEDS_POSTGRES();
+    pg_wait_limit(pg, 200 * US_PER_MS);
+    assert_int_equal(pg_exec(pg, "SELECT pg_sleep(20)", &err), ST_RETRY);
+    assert_true(has_words("limit", err.text, "no answer in time"));
+    assert_true(clock_mono_us() - began < 10 * US_PER_S);
+    assert_false(pg_connected(pg));
+    pg_wait_limit(pg, PG_WAIT_DEFAULT_US);
+    assert_int_equal(ask("SELECT 5"), 5); /* connects again by itself */
+}
+
+/* Ends our connection from another one, as a restart of the server would. */
+static void terminate_ours(void)
+{
+    struct pg *ours = pg;
+    struct pg_params p = {0};
+    struct err err = {0};
+
+    pg_param_int(&p, arena, ask("SELECT pg_backend_pid()"));
+    pg_open(&pg, private_pg_url, "public", "other");
+    assert_int_equal(pg_query(pg, NULL, NULL, "SELECT pg_terminate_backend($1::int)", &p, &err),
+                     ST_OK);
+    while (pg_query(pg, NULL, NULL, "SELECT pg_sleep(0.01)", NULL, &err) == ST_OK &&
+           ask("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'test'") > 0)
+        ;
+    pg_close(&pg);
+    pg = ours;
+}
+
+static const struct {
+    const char *name;
+    bool begin, copy;
+} lost_cases[] = {
+    {"outside a transaction", false, false},
+    {"inside one", true, false},
+    {"before COPY", false, true},
+    {"before COPY inside a transaction", true, true},
+};
+
+static void a_lost_connection(void **state)
+{
+    bool good = true;
+
+    (void)state;
+    NEEDS_POSTGRES();
+    tell("CREATE TABLE lost (n int)");
+    for (size_t i = 0; i < ROWS(lost_cases); i++) {
+        struct err err = {0};
+        enum status st;
+        if (lost_cases[i].begin)
+            assert_int_equal(pg_begin(pg, &err), ST_OK);
+        terminate_ours();
+        st = lost_cases[i].copy ? pg_copy(pg, "COPY lost FROM STDIN", TEXT_LIT("1\n"), NULL, &err)
+                                : pg_exec(pg, "INSERT INTO lost VALUES (1)", &err);
+        good &= same_int(lost_cases[i].name, st, ST_RETRY);
+        good &= has_words(lost_cases[i].name, err.text, "Postgres");
+        pg_rollback(pg);
+        good &= same_int(lost_cases[i].name, ask("SELECT count(*) FROM lost"), 0);
+        good &= same_int(lost_cases[i].name, idle(), true);
+    }
+    assert_true(good);
+    tell("DROP TABLE lost");
+}
+
+static const struct {
+    const char *name, *lines;
+    size_t repeat_last; /* lines more, so that COPY goes on long after the error */
+    enum status want;
+    const char *want_sqlstate;
+} copy_cases[] = {
+    {"a check fails", "1\n2\n9\n", 0, ST_REJECT, "23514"},
+    {"no number", "1\nx\n", 0, ST_REJECT, "22P02"},
+    {"too many columns", "1\t2\n", 0, ST_REJECT, "22P04"},
+    {"megabytes after the error", "x\n1\n", 2000000, ST_REJECT, "22P02"},
+    {"good", "1\n2\n3\n", 0, ST_OK, ""},
+    {"nothing", "", 0, ST_OK, ""},
+    {"good megabytes", "1\n", 2000000, ST_OK, ""},
+};
+
+/* BR-092, BR-113: whatever COPY answers is read to the end; the connection is idle after it. */
+static void copies(void **state)
+{
+    bool good = true;
+
+    (void)state;
+    NEEDS_POSTGRES();
+    tell("CREATE TABLE copies (n int CHECK (n < 5))");
+    for (size_t i = 0; i < ROWS(copy_cases); i++) {
+        struct buf b = {.arena = arena};
+        struct err err = {0};
+        int64_t rows = -1, lines = 0;
+        buf_str(&b, copy_cases[i].lines);
+        for (size_t k = 0; k < copy_cases[i].repeat_last; k++)
+            buf_append(&b, "1\n", 2);
+        for (size_t k = 0; k < b.len; k++)
+            lines += b.at[k] == '\n';
+        assert_int_equal(pg_begin(pg, &err), ST_OK);
+        good &=
+            same_int(copy_cases[i].name,
+                     pg_copy(pg, "COPY copies FROM STDIN", (struct text){b.at, b.len}, &rows, &err),
+                     copy_cases[i].want);
+        good &= same_str(copy_cases[i].name, pg_sqlstate(pg), copy_cases[i].want_sqlstate);
+        if (copy_cases[i].want == ST_OK)
+            good &= same_int(copy_cases[i].name, rows, lines);
+        pg_rollback(pg);
+        good &= same_int(copy_cases[i].name, idle(), true);
+        good &= same_int(copy_cases[i].name, ask("SELECT count(*) FROM copies"), 0);
+    }
+    assert_true(good);
+    tell("DROP TABLE copies");
+}
+
+static void a_hundred_refused_copies(void **state)
+{
+    int64_t pid;
+
+    (void)state;
+    NEEDS_POSTGRES();
+    tell("CREATE TABLE hundred (n int CHECK (n < 5))");
+    pid = ask("SELECT pg_backend_pid()");
+    for (int i = 0; i < 100; i++) {
+        struct err err = {0};
+        assert_int_equal(pg_begin(pg, &err), ST_OK);
+        assert_int_equal(pg_copy(pg, "COPY hundred FROM STDIN", TEXT_LIT("1\n9\n"), NULL, &err),
+                         ST_REJECT);
+        assert_true(idle());
+    }
+    assert_int_equal(ask("SELECT pg_backend_pid()"), pid);
+    assert_int_equal(ask("SELECT count(*) FROM hundred"), 0);
+    assert_int_equal(ask("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'test'"),
+                     1);
+    tell("DROP TABLE hundred");
+}
+
+static void a_copy_that_is_none(void **state)
+{
+    struct err err = {0};
+
+    (void)state;
+    NEEDS_POSTGRES();
+    assert_int_equal(pg_copy(pg, "SELECT 1", TEXT_LIT("1\n"), NULL, &err), ST_FATAL);
+    assert_true(idle());
+    assert_int_equal(pg_copy(pg, "COPY nowhere FROM STDIN", TEXT_LIT("1\n"), NULL, &err), ST_FATAL);
+    assert_string_equal(pg_sqlstate(pg), "42P01");
+    assert_true(idle());
+}
+
+static void what_no_waiting_mends(void **state)
+{
+    struct pg *lost = NULL;
+    struct err err = {0};
+    char *url;
+
+    (void)state;
+    NEEDS_POSTGRES();
+    url = arena_printf(arena, "%s&dbname=no_such_database", private_pg_url);
+    pg_open(&lost, url, "public", "test");
+    assert_int_equal(pg_connect(lost, &err), ST_FATAL);
+    assert_true(has_words("database", err.text, "does not exist"));
+    pg_close(&lost);
+}
+
+static const struct {
+    const char *name, *sql;
+    enum status want;
+    const char *words;
+} schema_cases[] = {
+    {"nothing there", "SELECT 1", ST_FATAL, "run: usagectl migrate"},
+    {"nothing applied", "CREATE TABLE public.schema_migrations (version int)", ST_FATAL,
+     "is at version 0"},
+    {"newer", "INSERT INTO schema_migrations VALUES (9999)", ST_FATAL, "upgrade the program"},
+};
+
+static void schema_versions(void **state)
+{
+    struct err err = {0};
+    bool good = true;
+
+    (void)state;
+    NEEDS_POSTGRES();
+    for (size_t i = 0; i < ROWS(schema_cases); i++) {
+        tell(schema_cases[i].sql);
+        good &= same_int(schema_cases[i].name, pg_check_schema(pg, &err), schema_cases[i].want);
+        good &= has_words(schema_cases[i].name, err.text, schema_cases[i].words);
+        good &= same_int(schema_cases[i].name, idle(), true);
+    }
+    tell(arena_printf(arena, "UPDATE schema_migrations SET version = %d", PG_SCHEMA_VERSION));
+    good &= same_int("as wanted", pg_check_schema(pg, &err), ST_OK);
+    tell("DROP TABLE schema_migrations");
+    assert_true(good);
+}
+
+#define WITH_PG(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(statuses),          cmocka_unit_test(arrays),
+        cmocka_unit_test(unreachable),       WITH_PG(arrays_arrive_whole),
+        WITH_PG(parameters_and_results),     WITH_PG(settings_end_with_the_transaction),
+        WITH_PG(errors_end_the_transaction), WITH_PG(our_own_limit_ends_a_wait),
+        WITH_PG(a_lost_connection),          WITH_PG(copies),
+        WITH_PG(a_hundred_refused_copies),   WITH_PG(a_copy_that_is_none),
+        WITH_PG(what_no_waiting_mends),      WITH_PG(schema_versions),
+    };
+
+    return cmocka_run_group_tests(tests, private_pg_start, private_pg_stop);
+}
