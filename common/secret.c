@@ -430,6 +430,8 @@ static size_t key_like(struct text t, size_t at, size_t *keep)
         run = key_run(t, at + n);
         if (run < shapes[i].least || (in_word && run < KEY_IN_WORD))
             continue;
+        if (run < KEY_IN_WORD && t.at[at + n + run - 1] == '-')
+            continue; /* "it begins with sk-admin-" speaks of keys and shows none */
         *keep = shapes[i].begins[n - 1] == ' ' ? n : 0; /* "Bearer" itself is no secret */
         return n + run;
     }

@@ -316,6 +316,8 @@ static const struct {
     {"an Anthropic key", "\"sk-ant-admin01-abcdef\"", NULL, "\"[redacted]\""},
     {"a header", "Authorization: Bearer abc.def-ghi\r\nX: y", NULL,
      "Authorization: Bearer [redacted]\r\nX: y"},
+    {"a prefix in help", "it begins with sk-admin-, or sk-ant-admin01-.", NULL,
+     "it begins with sk-admin-, or sk-ant-admin01-."},
     {"a parameter", "?key=sk-abcdef123&x=1", NULL, "?key=[redacted]&x=1"},
     {"behind an escaped line end", "a\\nsk-abcdefghijklmnopqrstuvwxyz", NULL, "a\\n[redacted]"},
     {"a word with sk- inside stays", "task-force and risk-free", NULL, "task-force and risk-free"},
