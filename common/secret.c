@@ -412,6 +412,14 @@ static size_t key_run(struct text t, size_t from)
     return end - from;
 }
 
+/* "It begins with sk-admin-." speaks of keys and shows none. */
+static bool names_a_prefix(struct text run)
+{
+    while (run.len > 0 && run.at[run.len - 1] == '.')
+        run.len--;
+    return run.len < KEY_IN_WORD && run.len > 0 && run.at[run.len - 1] == '-';
+}
+
 /* Length of what looks like a key at `at`, with `*keep` bytes before it that may stay. */
 static size_t key_like(struct text t, size_t at, size_t *keep)
 {
@@ -430,8 +438,8 @@ static size_t key_like(struct text t, size_t at, size_t *keep)
         run = key_run(t, at + n);
         if (run < shapes[i].least || (in_word && run < KEY_IN_WORD))
             continue;
-        if (run < KEY_IN_WORD && t.at[at + n + run - 1] == '-')
-            continue; /* "it begins with sk-admin-" speaks of keys and shows none */
+        if (names_a_prefix((struct text){t.at + at + n, run}))
+            continue;
         *keep = shapes[i].begins[n - 1] == ' ' ? n : 0; /* "Bearer" itself is no secret */
         return n + run;
     }
