@@ -4,6 +4,7 @@
  * where others can see it. It is sealed before it goes to Postgres and is never printed. */
 #include <errno.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -30,8 +31,18 @@ struct newcomer {
 
 /* ---- keys ---- */
 
+/* Nothing to do: that it came ends the reading. */
+static void on_signal(int signo)
+{
+    (void)signo;
+}
+
+/* Typed characters are shown again whatever ends the reading, Ctrl-C included. */
 static enum status terminal_read(char *out, size_t size, const char *prompt, struct err *err)
 {
+    static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP};
+    const struct sigaction ours = {.sa_handler = on_signal}; /* no SA_RESTART */
+    struct sigaction theirs[sizeof(signals) / sizeof(signals[0])];
     struct termios shown, hidden;
     bool got;
 
@@ -41,14 +52,18 @@ static enum status terminal_read(char *out, size_t size, const char *prompt, str
     hidden = shown;
     hidden.c_lflag &= ~(tcflag_t)ECHO;
     hidden.c_lflag |= ECHONL;
+    for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
+        (void)sigaction(signals[i], &ours, &theirs[i]);
     (void)fprintf(stderr, "%s", prompt);
     (void)fflush(stderr);
-    if (tcsetattr(STDIN_FILENO, TCSAFLUSH, &hidden) < 0)
-        return err_set(err, ST_REJECT, "can not hide what is typed (%s): use --key-file",
-                       strerror(errno));
-    got = fgets(out, (int)size, stdin) != NULL;
+    got = tcsetattr(STDIN_FILENO, TCSAFLUSH, &hidden) == 0 && fgets(out, (int)size, stdin);
     (void)tcsetattr(STDIN_FILENO, TCSAFLUSH, &shown);
-    return got ? ST_OK : err_set(err, ST_REJECT, "no key was typed");
+    for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
+        (void)sigaction(signals[i], &theirs[i], NULL);
+    if (got)
+        return ST_OK;
+    (void)fputs("\n", stderr);
+    return err_set(err, ST_REJECT, "no key was typed; nothing was changed");
 }
 
 static enum status key_read(struct cli *cli, struct secret *out, const struct args *args,
