@@ -174,11 +174,10 @@ class Postgres:
                     "timezone = 'UTC'\nmax_wal_size = 4GB\nautovacuum = off\n")
         self.process = None
 
-    def start(self, wait=True):
+    def start(self):
         self.process = Process("postgres", [f"{PG_BIN}/postgres", "-D", self.data], {"PATH": "/usr/bin:/bin"},
                                self.log, "/", user="postgres")
-        if wait:
-            self.wait_ready()
+        self.wait_ready()
 
     def wait_ready(self):
         def ready():
@@ -399,7 +398,7 @@ class Stack:
         wait_for("the older part of the backfill", lambda: self.value(
             "SELECT count(*) = 0 FROM owed_windows WHERE state = 'pending'"), seconds)
 
-    def run(self, account=None, code=0, seconds=120):
+    def run(self, account=None, code=0, seconds=60):
         """One cycle, waited for; `code` is the exit status wanted. Answers its row of fetch_runs."""
         args = ["run", "--wait"] + (["--account", account] if account else [])
         done = self.usagectl(*args, code=code, seconds=seconds)

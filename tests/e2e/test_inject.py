@@ -6,7 +6,7 @@ import os
 import subprocess
 import time
 
-from harness import FEEDS, Stack, check, equal, matches, wait_for
+from harness import Stack, check, equal, matches, wait_for
 from runner import shared, stack, test
 
 

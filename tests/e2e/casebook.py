@@ -1,0 +1,47 @@
+"""What the tests of cases share: one stack, and simulator accounts of their own for each test."""
+
+import itertools
+
+from harness import Stack, equal
+from runner import shared
+
+_numbers = itertools.count(10)
+
+
+def running():
+    s = Stack(sim={"accounts": 1000, "density": "NORMAL"}, env={"UF_BACKFILL": "6d"})
+    s.start_all()
+    return s
+
+
+def account(first_run=False, feeds=("completions", "costs")):
+    """A stack, the number of a new account that has rows in `feeds`, and its name."""
+    s = shared(running)
+    s.sim.clear_faults()
+    number = next(_numbers)
+    while not set(feeds) <= {k[1] for k in s.ledger_rows([number], s.sim.start_now - 5 * 86400)}:
+        number = next(_numbers)
+    name, = s.add_accounts([number])
+    if first_run:
+        s.run(account=name)
+        s.compare([number])
+        s.sim.clear_stats()
+    return s, number, name
+
+
+def heals(s, number, name):
+    """The fault is over: a run, and the table is the ledger."""
+    s.sim.clear_faults()
+    run = s.run(account=name)
+    s.compare([number])
+    for feed, state in s.feed_state(name).items():
+        equal(state["error"], "ok", f"{feed} after the fault is over")
+    return run
+
+
+def row_of(s, name, feed, where="true"):
+    """The columns of the first row, as JSON with numbers as text."""
+    found = s.sql(f"SELECT jsonb_object_agg(k, v) FROM (SELECT to_jsonb(m) j FROM usage_metrics m JOIN accounts a USING (account_id) "
+                  f"WHERE a.name = %s AND feed = %s AND {where} ORDER BY bucket_start, row_key LIMIT 1) x, jsonb_each_text(j) e(k, v)",
+                  name, feed)
+    return found[0][0] or {}
