@@ -27,6 +27,7 @@ struct newcomer {
     const struct provider *provider;
     const char *hint;
     struct text sealed;
+    bool odd; /* its key does not look like one of this provider's */
 };
 
 /* ---- keys ---- */
@@ -91,23 +92,26 @@ static enum status key_read(struct cli *cli, struct secret *out, const struct ar
     return st;
 }
 
-/* Not a refusal: providers change what their keys look like. */
-static void key_doubt(const struct provider *provider, const struct secret *key, const char *name)
+/* Worth a warning and no refusal: providers change what their keys look like. */
+static bool key_is_odd(const struct provider *provider, const struct secret *key)
 {
     static const char admin[] = "sk-admin-";
 
-    if (strcmp(provider->name, "openai") == 0 &&
-        (key->len < sizeof(admin) - 1 || memcmp(key->at, admin, sizeof(admin) - 1) != 0))
-        (void)fprintf(stderr,
-                      "usagectl: warning: %s: this does not look like an admin key (sk-admin-...), "
-                      "and OpenAI shows usage to no other. Wanted: %s\n",
-                      name, provider->key_help);
+    return strcmp(provider->name, "openai") == 0 &&
+           (key->len < sizeof(admin) - 1 || memcmp(key->at, admin, sizeof(admin) - 1) != 0);
+}
+
+static void warn_odd(const struct provider *provider, const char *whose)
+{
+    (void)fprintf(stderr, "usagectl: warning: %s not look as expected. Wanted: %s\n", whose,
+                  provider->key_help);
 }
 
 static enum status key_seal(struct cli *cli, struct newcomer *n, const struct secret *key,
                             struct err *err)
 {
     n->hint = provider_key_hint(cli->arena, key);
+    n->odd = key_is_odd(n->provider, key);
     return secret_seal(&n->sealed, cli->arena, cli->sealer, text_of(n->provider->name), n->name,
                        key, err);
 }
@@ -271,10 +275,27 @@ static enum status line_parse(struct cli *cli, struct newcomer *out, const struc
     TRY(provider_parse(&out->provider, cli->arena, provider, err));
     TRY(base_url_check(cli, out, url, err));
     TRY(provider_key_clean(&key, fields[n - 1], err));
-    key_doubt(out->provider, &key, out->name.at);
     st = key_seal(cli, out, &key, err);
     secret_wipe(&key);
     return st;
+}
+
+/* One line, however many there are. */
+static void warn_odd_ones(struct arena *a, const struct newcomer *n, size_t count)
+{
+    const struct newcomer *first = NULL;
+    size_t odd = 0;
+
+    for (size_t i = 0; i < count; i++) {
+        odd += n[i].odd;
+        if (n[i].odd && !first)
+            first = &n[i];
+    }
+    if (first)
+        warn_odd(first->provider,
+                 odd == 1 ? arena_printf(a, "the key of %s does", first->name.at)
+                          : arena_printf(a, "the keys of %zu accounts (the first: %s) do", odd,
+                                         first->name.at));
 }
 
 static bool is_heading(struct text line)
@@ -305,6 +326,7 @@ static enum status add_many(struct cli *cli, const struct args *args, const char
         return err_set(err, ST_REJECT, "%s holds no account", path);
     if (insert_all(cli, n, count, labels, err) != ST_OK)
         return err_prefix(err, "no account was added");
+    warn_odd_ones(cli->arena, n, count);
     (void)printf("added %zu account%s\n", count, count == 1 ? "" : "s");
     return ST_OK;
 }
@@ -330,10 +352,11 @@ static enum status add_one(struct cli *cli, const struct args *args, const char 
         return name_taken(n.name, err);
     pg_rollback(cli->pg); /* no transaction while a person types */
     TRY(key_read(cli, &key, args, n.provider, err));
-    key_doubt(n.provider, &key, n.name.at);
     st = key_seal(cli, &n, &key, err);
     secret_wipe(&key);
     TRY(st);
+    if (n.odd)
+        warn_odd(n.provider, "this key does");
     TRY(insert_all(cli, &n, 1, labels, err));
     (void)printf("added %s (%s, key %s)\n", n.name.at, n.provider->name, n.hint);
     return ST_OK;
@@ -380,10 +403,11 @@ enum status cmd_account_rotate_key(struct cli *cli, const struct args *args, str
     TRY(provider_parse(&n.provider, cli->arena, PQgetvalue(r, 0, 0), err));
     pg_rollback(cli->pg);
     TRY(key_read(cli, &key, args, n.provider, err));
-    key_doubt(n.provider, &key, n.name.at);
     st = key_seal(cli, &n, &key, err);
     secret_wipe(&key);
     TRY(st);
+    if (n.odd)
+        warn_odd(n.provider, "this key does");
     TRY(cli_database(cli, err));
     pg_param_binary(&p, 17 /* bytea */, n.sealed.at, n.sealed.len);
     pg_param_text(&p, n.hint);

@@ -151,7 +151,7 @@ static enum status check_letters(struct cli *cli, struct err *err)
                  "SELECT count(*) FROM dead_letters WHERE closed_at IS NULL", NULL, err));
     if (pg_int(r, 0, 0) > 0)
         line(cli, false,
-             "%s dead letters are open: usagectl dead list, and after mending the reason usagectl "
+             "dead letters: %s open: usagectl dead list, and after mending the reason usagectl "
              "dead replay ID --wait",
              PQgetvalue(r, 0, 0));
     return ST_OK;

@@ -72,7 +72,7 @@ static enum status show_last_run(struct cli *cli, struct err *err)
     }
     (void)printf("last run   %s, asked for at %s UTC, %s\n", PQgetvalue(r, 0, 0),
                  PQgetvalue(r, 0, 1), PQgetvalue(r, 0, 2));
-    (void)printf("           %s accounts: %s succeeded, %s failed\n",
+    (void)printf("           accounts: %s, %s succeeded, %s failed\n",
                  digits_grouped(cli->arena, pg_text(r, 0, 3)),
                  digits_grouped(cli->arena, pg_text(r, 0, 4)),
                  digits_grouped(cli->arena, pg_text(r, 0, 5)));
