@@ -57,7 +57,7 @@ const char *progress_line(struct arena *a, const struct json *run, const char *l
         buf_printf(&b, ", %d %% of the window", (int)((double)worked * 100 / (double)work));
     buf_printf(&b, ", %s rows", count(a, rows));
     if (seconds >= 1)
-        buf_printf(&b, " (%s/s)", count(a, rows / seconds));
+        buf_printf(&b, " (%s/s)", count(a, rows * US_PER_S / elapsed_us));
     if (work == 0) {
         work = total;
         worked = done;
