@@ -132,7 +132,7 @@ static bool run_case(size_t i)
 {
     char byte, log[2000] = "";
     ssize_t n;
-    int ready[2], errors[2], status = 0;
+    int ready[2] = {-1, -1}, errors[2] = {-1, -1}, status = 0;
     pid_t pid;
 
     assert_true(pipe(ready) == 0 && pipe(errors) == 0);
