@@ -126,7 +126,7 @@ int64_t tick_before(const struct slots *s, int64_t t_us)
     int64_t tick = 0;
 
     for (int64_t back = HOUR_US; tick == 0 || tick > t_us; back *= 8) {
-        if (back > 30 * 366 * US_PER_DAY)
+        if (back > INT64_C(30) * 366 * US_PER_DAY)
             return t_us; /* no tick in so many years: cron_parse refuses such schedules */
         tick = cron_next_us(&s->schedule, t_us - back);
     }

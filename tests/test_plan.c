@@ -120,10 +120,12 @@ static void live_windows(void **state)
         good &= same_int(name, text_is(p.window.feed, s.feed->name), true);
         good &= same_time(name, p.window.complete_us, s.watermark_us);
         good &= same_time(name, p.window.complete_from_us, s.complete_from_us);
-        good &= same_time(name, p.backfill.to_us, p.window.from_us);
-        good &= same_time(name, p.backfill.from_us,
-                          live_cases[i].want_owed_from ? us(live_cases[i].want_owed_from)
-                                                       : p.window.from_us);
+        good &= same_int(name, p.backfill.from_us < p.backfill.to_us,
+                         live_cases[i].want_owed_from != NULL);
+        if (live_cases[i].want_owed_from) {
+            good &= same_time(name, p.backfill.from_us, us(live_cases[i].want_owed_from));
+            good &= same_time(name, p.backfill.to_us, p.window.from_us);
+        }
         good &= same_int(name, p.audits_3d,
                          first || !live_cases[i].audited_3d_h || live_cases[i].audited_3d_h >= 24);
         good &=
@@ -131,6 +133,25 @@ static void live_windows(void **state)
                      first || !live_cases[i].audited_30d_h || live_cases[i].audited_30d_h >= 168);
     }
     assert_true(good);
+}
+
+/* A reading that ended early goes on where it stopped; it neither looks back nor audits. */
+static void an_unfinished_reading_goes_on(void **state)
+{
+    struct feed_state s = {.feed = &usage,
+                           .enabled = true,
+                           .complete_from_us = us("2026-11-01"),
+                           .watermark_us = us("2026-11-20T10:30:00Z"),
+                           .unfinished = true};
+    struct live_plan p;
+
+    (void)state;
+    plan_live(&p, &s, us(NOW), HOUR, 7 * DAY);
+    assert_true(same_time("from", p.window.from_us, us("2026-11-20T10:00:00Z")));
+    assert_int_equal(p.window.to_us, 0);
+    assert_int_equal(p.backfill.from_us, p.backfill.to_us);
+    assert_false(p.audits_3d || p.audits_30d);
+    assert_int_equal(p.window.complete_us, s.watermark_us);
 }
 
 static const struct {
@@ -331,31 +352,31 @@ static const struct {
     const char *name;
     const struct feed *feed;
     enum ending ending;
-    int64_t failures, retry_after_s, empty_for_s;
-    bool slot; /* the account's first slot after `wait_s`; else just then */
+    bool slot; /* wanted: the account's first slot after `wait_s`; else just then */
     int64_t wait_s;
+    int64_t failures, retry_after_s, empty_for_s;
 } due_cases[] = {
-    {"ok: the next slot", &usage, END_OK, 1, 0, 0, true, 0},
-    {"ok: an hourly feed's next slot, about an hour later", &costs, END_OK, 1, 0, 0, true, 3240},
-    {"empty for two days: as before", &usage, END_OK, 1, 0, 2 * 86400, true, 0},
-    {"empty for three days: hourly", &usage, END_OK, 1, 0, 3 * 86400, true, 3240},
-    {"an empty hourly feed stays hourly", &costs, END_OK, 1, 0, 9 * 86400, true, 3240},
-    {"our page cap: at once", &usage, END_PAGE_CAP, 1, 0, 0, false, 0},
-    {"the lease ran short: at once", &usage, END_DEADLINE, 1, 0, 0, false, 0},
-    {"stopped: at once", &usage, END_STOPPED, 9, 0, 0, false, 0},
-    {"a bad key is not hammered", &usage, END_AUTH_INVALID, 1, 0, 0, true, 3240},
-    {"a missing scope", &usage, END_SCOPE_MISSING, 50, 0, 0, true, 3240},
-    {"a key of another kind", &usage, END_WRONG_KEY_KIND, 1, 0, 0, true, 3240},
-    {"first failure", &usage, END_PROVIDER_ERROR, 1, 0, 0, false, 60},
-    {"second failure", &usage, END_TIMEOUT, 2, 0, 0, false, 120},
-    {"sixth failure", &usage, END_DNS, 6, 0, 0, false, 1920},
-    {"seventh failure: an hour at most", &usage, END_TLS, 7, 0, 0, false, 3600},
-    {"thousandth failure", &usage, END_PROTOCOL, 1000, 0, 0, false, 3600},
-    {"the provider wants more", &usage, END_RATE_LIMITED, 1, 600, 0, false, 600},
-    {"the provider wants less", &usage, END_RATE_LIMITED, 1, 10, 0, false, 60},
-    {"the provider wants more than our ceiling", &usage, END_RATE_LIMITED, 9, 7200, 0, false, 7200},
-    {"too large", &usage, END_TOO_LARGE, 1, 0, 0, false, 60},
-    {"a bad window", &usage, END_BAD_WINDOW, 3, 0, 0, false, 240},
+    {"ok: the next slot", &usage, END_OK, true, 0, 1, 0, 0},
+    {"ok: an hourly feed's next slot, about an hour later", &costs, END_OK, true, 3240, 1, 0, 0},
+    {"empty for two days: as before", &usage, END_OK, true, 0, 1, 0, 2 * DAY},
+    {"empty for three days: hourly", &usage, END_OK, true, 3240, 1, 0, 3 * DAY},
+    {"an empty hourly feed stays hourly", &costs, END_OK, true, 3240, 1, 0, 9 * DAY},
+    {"our page cap: at once", &usage, END_PAGE_CAP, false, 0, 1, 0, 0},
+    {"the lease ran short: at once", &usage, END_DEADLINE, false, 0, 1, 0, 0},
+    {"stopped: at once", &usage, END_STOPPED, false, 0, 9, 0, 0},
+    {"a bad key is not hammered", &usage, END_AUTH_INVALID, true, 3240, 1, 0, 0},
+    {"a missing scope", &usage, END_SCOPE_MISSING, true, 3240, 50, 0, 0},
+    {"a key of another kind", &usage, END_WRONG_KEY_KIND, true, 3240, 1, 0, 0},
+    {"first failure", &usage, END_PROVIDER_ERROR, false, 60, 1, 0, 0},
+    {"second failure", &usage, END_TIMEOUT, false, 120, 2, 0, 0},
+    {"sixth failure", &usage, END_DNS, false, 1920, 6, 0, 0},
+    {"seventh failure: an hour at most", &usage, END_TLS, false, 3600, 7, 0, 0},
+    {"thousandth failure", &usage, END_PROTOCOL, false, 3600, 1000, 0, 0},
+    {"the provider wants more", &usage, END_RATE_LIMITED, false, 600, 1, 600, 0},
+    {"the provider wants less", &usage, END_RATE_LIMITED, false, 60, 1, 10, 0},
+    {"the provider wants more than our ceiling", &usage, END_RATE_LIMITED, false, 7200, 9, 7200, 0},
+    {"too large", &usage, END_TOO_LARGE, false, 60, 1, 0, 0},
+    {"a bad window", &usage, END_BAD_WINDOW, false, 240, 3, 0, 0},
 };
 
 static void next_due(void **state)
@@ -382,15 +403,11 @@ static void next_due(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(live_windows),
-        cmocka_unit_test(owed_chunks),
-        cmocka_unit_test(chunks_join),
-        cmocka_unit_test(aligned),
-        cmocka_unit_test(gaps),
-        cmocka_unit_test(each_tick_once),
-        cmocka_unit_test(accounts_are_spread),
-        cmocka_unit_test(ticks_before),
-        cmocka_unit_test(next_due),
+        cmocka_unit_test(live_windows),   cmocka_unit_test(an_unfinished_reading_goes_on),
+        cmocka_unit_test(owed_chunks),    cmocka_unit_test(chunks_join),
+        cmocka_unit_test(aligned),        cmocka_unit_test(gaps),
+        cmocka_unit_test(each_tick_once), cmocka_unit_test(accounts_are_spread),
+        cmocka_unit_test(ticks_before),   cmocka_unit_test(next_due),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
