@@ -111,7 +111,7 @@ def _():
     path = os.path.join(ROOT, "README.md")
     check(os.path.exists(path), "no README.md")
     with open(path, encoding="utf-8") as f:
-        blocks = re.findall(r"```(?:sh|console|bash)?\n(.*?)```", f.read(), re.S)
+        blocks = re.findall(r"```sh\n(.*?)```", f.read(), re.S)
     lines = [line.strip().lstrip("$ ") for b in blocks for line in b.replace("\\\n", " ").splitlines()]
     commands = [line for line in lines if re.match(r"(build/bin/|deploy/)?(usagectl)\b", line)]
     check(commands, "README.md shows no usagectl command")

@@ -106,17 +106,25 @@ def _():
         s.run(account=name)
         equal(s.sim.fired(), [1], "how often the fault struck")
         s.compare([0])
-        # A token that is refused again and again ends in an error, not in a circle.
+        # Tokens that are refused again and again make no circle: what came before each is kept.
         s.sim.clear_faults()
         s.sim.clear_stats()
         s.sim.fault(account=0, feed="costs", do="expired")
         s.sql("UPDATE account_feeds SET watermark = NULL WHERE feed = 'costs'")
-        s.run(account=name, code=1)
+        s.run(account=name, code=None)
         asked = s.sim.stats(0)["by_feed"]["costs"]
-        check(asked <= 12, f"{asked} requests with tokens that are refused")
+        check(asked <= 20, f"{asked} requests with tokens that are refused")
         s.sim.clear_faults()
         s.run(account=name)
         s.compare([0])
+        # The same refusal of a request that carried no token is an error of its own.
+        s.sim.clear_stats()
+        s.sim.fault(account=0, feed="costs", do="status", status=400, body={"error": {
+            "message": "Invalid page token: it has expired.", "type": "invalid_request_error", "param": "page", "code": None}})
+        s.run(account=name, code=1)
+        check(s.feed_state(name)["costs"]["error"] in ("bad_window", "protocol"), f"{s.feed_state(name)['costs']}")
+        asked = s.sim.stats(0)["by_feed"]["costs"]
+        check(asked <= 4, f"{asked} requests that are refused without a token")
         s.stop_all()
 
 

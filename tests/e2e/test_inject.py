@@ -162,6 +162,24 @@ def _():
     wait_for("the run goes on", lambda: s.control({"cmd": "run_status", "run_id": run["run_id"]})["state"] == "done", 20)
 
 
+@test("BR-017 live windows go before what is owed, however much that is")
+def _():
+    s = shared(running)
+    name, = s.add_accounts([5])
+    s.run(account=name)
+    s.sim.clear_stats()
+    s.sim.fault(account=5, delay_ms=100)
+    injected = s.control({"cmd": "inject", "account": name, "from": text(month(4)[0]), "to": text(month(1)[1])})
+    wait_for("the injection has begun", lambda: s.sim.requests(5), 10)
+    s.run(account=name)
+    owed = s.value("SELECT count(*) FROM owed_windows WHERE run_id = %s AND state = 'pending'", injected["run_id"])
+    check(owed, "the injection was done before the live windows were: they had to wait for it, or it was too small")
+    s.sim.clear_faults()
+    s.wait_backfill()
+    has_month(s, 5, *month(4))
+    has_month(s, 5, *month(2))
+
+
 @test("inject: resumed where it was after kill -9 of the scheduler")
 def _():
     with stack(sim={"accounts": 2, "days": 150}, env={"UF_BACKFILL": "2d"}) as s:
