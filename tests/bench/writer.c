@@ -1,0 +1,286 @@
+/* bench writer - batch_commit against binary COPY of the same rows, batch by batch in turn.
+ *
+ * Usage: writer DATABASE_URL ROWS_THERE PAIRS
+ *
+ * The limit copies into copy_limit, a twin of usage_metrics: same columns, key and partitions, and
+ * as many rows. Both sides encode the rows while the clock runs. An account is one job: nine feeds,
+ * eleven rows each over an hourly window; a batch is 50 accounts, 4,950 rows.
+ */
+#include "tests/bench/bench.h"
+
+#include <string.h>
+
+#include "common/pg.h"
+#include "writer/batch.h"
+#include "writer/copy.h"
+
+#define ACCOUNTS        ((size_t)50) /* of one batch */
+#define FEEDS           9
+#define ROWS            11         /* of one page */
+#define HOURS           INT64_C(4) /* of one page's window; the last one is what a re-read finds changed */
+#define PAGES           (ACCOUNTS * FEEDS) /* of one batch */
+#define BATCH_ROWS      (PAGES * ROWS)
+#define BATCHES         8                                /* of one pair */
+#define FIRST_HOUR_US   (INT64_C(1793750400) * US_PER_S) /* inside one month */
+#define ACCOUNTS_PER_DB 1000000
+
+static const char *const feeds[FEEDS] = {
+    "completions",       "embeddings",           "moderations",   "images",
+    "audio_speeches",    "audio_transcriptions", "vector_stores", "code_interpreter_sessions",
+    "file_search_calls",
+};
+
+/* How a batch differs from what is in the table. */
+enum change { AS_BEFORE, SOME_CHANGED };
+
+static void fill_texts(struct record *r, struct arena *a, int64_t account, size_t row)
+{
+    static const char *const models[] = {"gpt-5-mini-2026-01-15", "gpt-4o-2024-08-06",
+                                         "text-embedding-3-small"};
+
+    r->texts[TEXT_PROJECT_ID] =
+        text_of(arena_printf(a, "proj_%08llx%04zx", (unsigned long long)account, row % 3));
+    r->texts[TEXT_USER_ID] = text_of(
+        arena_printf(a, "user-%016llx%zu", (unsigned long long)account * 2654435761u, row % 4));
+    r->texts[TEXT_API_KEY_ID] =
+        text_of(arena_printf(a, "key_%012llx%04zx", (unsigned long long)account * 40503u, row));
+    r->texts[TEXT_MODEL] = text_of(models[row % 3]);
+    r->texts[TEXT_SERVICE_TIER] = TEXT_LIT("default");
+    r->batch = row % 2 ? TRI_TRUE : TRI_FALSE;
+}
+
+/* Every tenth row of a page lies in its last hour: with SOME_CHANGED half of those are others than
+ * before (a new key) and half have other figures, so 90 of 100 rows are as they were. */
+static void fill_row(struct record *r, struct arena *a, int64_t account, size_t feed, size_t row,
+                     enum change change)
+{
+    size_t at = feed * ROWS + row;
+    bool touched = change == SOME_CHANGED && at % 10 == 0;
+    bool fresh = touched && at % 20 == 0;
+
+    record_clear(r);
+    r->bucket_start_us =
+        FIRST_HOUR_US + (at % 10 == 0 ? HOURS - 1 : (int64_t)(row % (HOURS - 1))) * 3600 * US_PER_S;
+    r->bucket_seconds = 3600;
+    fill_texts(r, a, account, fresh ? row + 100 : row);
+    r->counts[COUNT_INPUT_TOKENS] = 48210 + account % 1000 + (touched ? 17 : 0);
+    r->counts[COUNT_CACHED_INPUT_TOKENS] = 12000;
+    r->counts[COUNT_OUTPUT_TOKENS] = 9001 + (int64_t)row;
+    r->counts[COUNT_INPUT_AUDIO_TOKENS] = 0;
+    r->counts[COUNT_OUTPUT_AUDIO_TOKENS] = 0;
+    r->counts[COUNT_NUM_REQUESTS] = 61;
+    record_digest(r, text_of(feeds[feed]));
+}
+
+static int by_key(const void *a, const void *b)
+{
+    const struct record *x = a, *y = b;
+
+    if (x->bucket_start_us != y->bucket_start_us)
+        return x->bucket_start_us < y->bucket_start_us ? -1 : 1;
+    return memcmp(x->row_key, y->row_key, sizeof(x->row_key));
+}
+
+static void fill_page(struct batch_page *bp, struct arena *a, const struct origin *origin,
+                      size_t feed, enum change change)
+{
+    struct record_page *page = ARENA_NEW(a, struct record_page);
+    struct record *records = ARENA_ARRAY(a, ROWS, struct record);
+    struct span *span = ARENA_NEW(a, struct span);
+
+    for (size_t i = 0; i < ROWS; i++)
+        fill_row(&records[i], a, origin->account_id, feed, i, change);
+    qsort(records, ROWS, sizeof(*records), by_key);
+    *span = (struct span){FIRST_HOUR_US, FIRST_HOUR_US + HOURS * 3600 * US_PER_S};
+    page->window = (uint32_t)feed;
+    page->asked =
+        (struct window){.feed = text_of(feeds[feed]), .from_us = span->from_us, .bucket_s = 3600};
+    page->spans = span;
+    page->n_spans = 1;
+    page->records = records;
+    page->n_records = ROWS;
+    *bp = (struct batch_page){.origin = origin, .page = page};
+}
+
+/* Accounts `first` to `first` + ACCOUNTS - 1. */
+static struct batch_page *batch_of(struct arena *a, int64_t first, enum change change)
+{
+    struct batch_page *pages = ARENA_ARRAY(a, PAGES, struct batch_page);
+
+    for (size_t i = 0; i < ACCOUNTS; i++) {
+        struct origin *origin = ARENA_NEW(a, struct origin);
+        *origin = (struct origin){
+            .account_id = first + (int64_t)i, .epoch = 1, .provider = TEXT_LIT("openai")};
+        uuid_random(&origin->job_id);
+        for (size_t f = 0; f < FEEDS; f++)
+            fill_page(&pages[i * FEEDS + f], a, origin, f, change);
+    }
+    return pages;
+}
+
+/* The limit: the same rows, the same transaction frame, one COPY. */
+static double copy_batch(struct pg *pg, const struct batch_page *pages, const char *sql)
+{
+    struct err err = {0};
+    struct arena *a = arena_new();
+    struct buf b = {.arena = a};
+    int64_t began = clock_mono_us();
+    double took;
+
+    must(pg_begin(pg, &err), &err);
+    copy_begin(&b);
+    for (size_t i = 0; i < PAGES; i++)
+        for (size_t k = 0; k < ROWS; k++)
+            copy_row(&b, pages[i].origin, pages[i].page->asked.feed, &pages[i].page->records[k],
+                     clock_utc_us());
+    copy_end(&b);
+    must(pg_copy(pg, sql, (struct text){b.at, b.len}, NULL, &err), &err);
+    must(pg_commit(pg, &err), &err);
+    took = seconds_since(began);
+    arena_free(&a);
+    return took;
+}
+
+static double commit_batch(struct pg *pg, struct months *months, struct batch_page *pages)
+{
+    struct err err = {0};
+    int64_t began = clock_mono_us();
+
+    must(batch_commit(pg, months, pages, PAGES, &err), &err);
+    return seconds_since(began);
+}
+
+static void expect(const struct batch_page *pages, uint32_t inserted, uint32_t updated)
+{
+    uint32_t in = 0, up = 0;
+
+    for (size_t i = 0; i < PAGES; i++) {
+        in += pages[i].inserted;
+        up += pages[i].updated;
+    }
+    if (in < inserted - inserted / 10 || in > inserted + inserted / 10 ||
+        up < updated - updated / 10 || up > updated + updated / 10) {
+        (void)fprintf(stderr, "bench: %u rows inserted and %u updated, not about %u and %u\n", in,
+                      up, inserted, updated);
+        exit(1);
+    }
+}
+
+/* copy_sql, into the twin. */
+static const char *limit_sql(struct arena *a)
+{
+    const char *columns = strchr(copy_sql, '(');
+
+    return arena_printf(a, "COPY copy_limit %s", columns);
+}
+
+static void prepare(struct pg *pg, int64_t rows_there)
+{
+    struct err err = {0};
+    struct arena *a = arena_new();
+
+    must(
+        pg_exec(pg,
+                arena_printf(
+                    a,
+                    "CREATE TABLE copy_limit (LIKE usage_metrics INCLUDING ALL) "
+                    "PARTITION BY RANGE (bucket_start);"
+                    "SELECT usage_metrics_ensure_month('2026-11-01');"
+                    "CREATE TABLE copy_limit_1 PARTITION OF copy_limit "
+                    "FOR VALUES FROM ('2026-11-01Z') TO ('2026-12-01Z');"
+                    "INSERT INTO accounts (account_id, name, provider, base_url, key_ciphertext, "
+                    "key_hint, lease_epoch) SELECT n, 'a' || n, 'openai', 'https://x', '', '', 1 "
+                    "FROM generate_series(1, 20000) AS n;"
+                    /* older hours of the same accounts: what a re-read does not ask for */
+                    "INSERT INTO usage_metrics (account_id, provider, feed, bucket_start, "
+                    "bucket_seconds, row_key, row_hash, project_id, user_id, api_key_id, model, "
+                    "input_tokens, output_tokens, num_requests, first_seen_at, changed_at, job_id) "
+                    "SELECT 1 + n %% 20000, 'openai', 'completions', timestamptz "
+                    "'2026-11-01Z' + n / 20000 * interval '1 hour', 3600, md5(n::text)::uuid, n, "
+                    "'proj_0123456789abcd', 'user-0123456789abcdef', 'key_0123456789abcdef', "
+                    "'gpt-5-mini-2026-01-15', n, n, n, now(), now(), gen_random_uuid() "
+                    "FROM generate_series(0, %lld - 1) AS n;"
+                    "INSERT INTO copy_limit SELECT * FROM usage_metrics",
+                    (long long)rows_there),
+                &err),
+        &err);
+    for (const char *const *sql =
+             (const char *const[]){"VACUUM ANALYZE usage_metrics", "VACUUM ANALYZE copy_limit",
+                                   "VACUUM ANALYZE accounts", "CHECKPOINT", NULL};
+         *sql; sql++)
+        must(pg_exec(pg, *sql, &err), &err);
+    arena_free(&a);
+}
+
+static int64_t wal_at(struct pg *pg)
+{
+    struct err err = {0};
+    struct arena *a = arena_new();
+    PGresult *r;
+    int64_t at;
+
+    must(pg_query(pg, &r, a, "SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint", NULL, &err),
+         &err);
+    at = pg_int(r, 0, 0);
+    arena_free(&a);
+    return at;
+}
+
+struct bench {
+    struct pg *pg;
+    struct months months;
+    const char *limit;
+    int64_t account;       /* the next new one */
+    int64_t limit_account; /* the next new one in copy_limit for re-reads */
+};
+
+static void pair(struct bench *b)
+{
+    struct arena *a = arena_new();
+    double ours = 0, limit = 0, again = 0, again_limit = 0;
+    int64_t wal;
+
+    for (int i = 0; i < BATCHES; i++) {
+        struct batch_page *pages = batch_of(a, b->account, AS_BEFORE);
+        struct batch_page *later = batch_of(a, b->account, SOME_CHANGED);
+        const struct batch_page *others = batch_of(a, b->limit_account, AS_BEFORE);
+        ours += commit_batch(b->pg, &b->months, pages);
+        expect(pages, (uint32_t)BATCH_ROWS, 0);
+        limit += copy_batch(b->pg, pages, b->limit);
+        again += commit_batch(b->pg, &b->months, later);
+        expect(later, (uint32_t)BATCH_ROWS / 20, (uint32_t)BATCH_ROWS / 20);
+        again_limit += copy_batch(b->pg, others, b->limit);
+        b->account += (int64_t)ACCOUNTS;
+        b->limit_account += (int64_t)ACCOUNTS;
+        if (i < BATCHES - 1)
+            continue;
+        wal = wal_at(b->pg);
+        (void)commit_batch(b->pg, &b->months, later);
+        expect(later, 0, 0);
+        report("wal", (double)(wal_at(b->pg) - wal) / (double)BATCH_ROWS, 1);
+    }
+    report("new", (double)(BATCHES * BATCH_ROWS) / ours, (double)(BATCHES * BATCH_ROWS) / limit);
+    report("again", (double)(BATCHES * BATCH_ROWS) / again,
+           (double)(BATCHES * BATCH_ROWS) / again_limit);
+    arena_free(&a);
+}
+
+int main(int argc, char **argv)
+{
+    struct bench b = {.account = 1, .limit_account = ACCOUNTS_PER_DB};
+    struct arena *a = arena_new();
+
+    if (argc != 4) {
+        (void)fprintf(stderr, "usage: writer DATABASE_URL ROWS_THERE PAIRS\n");
+        return 2;
+    }
+    pg_open(&b.pg, argv[1], "public", "bench");
+    pg_wait_limit(b.pg, 300 * US_PER_S);
+    b.limit = limit_sql(a);
+    prepare(b.pg, strtoll(argv[2], NULL, 10));
+    for (long i = strtol(argv[3], NULL, 10); i > 0; i--)
+        pair(&b);
+    pg_close(&b.pg);
+    arena_free(&a);
+    return 0;
+}
