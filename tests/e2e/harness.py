@@ -79,8 +79,10 @@ PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
 
 
-def _die_with_parent():
+def _prepare_child():
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    # Whoever started the tests in the background had SIGINT ignored, and a shell can not trap that.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Process:
@@ -93,7 +95,7 @@ class Process:
             kwargs = {"user": user, "group": user, "extra_groups": []}
         with open(log, "ab") as out:
             self.child = subprocess.Popen(argv, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-                                          preexec_fn=_die_with_parent, start_new_session=own_group, **kwargs)
+                                          preexec_fn=_prepare_child, start_new_session=own_group, **kwargs)
         self.pid = self.child.pid
 
     def alive(self):
