@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "common/clock.h"
+#include "common/utf8.h"
 
 struct field {
     const char *name;
@@ -221,6 +222,7 @@ enum status cron_parse(struct cron *out, struct text t, struct err *err)
     bool any[N_FIELDS];
     struct reader r = {.err = err};
     struct cron c;
+    struct text written = t;
     size_t start;
 
     t = trimmed(t, &start);
@@ -236,9 +238,16 @@ enum status cron_parse(struct cron *out, struct text t, struct err *err)
                        "cron expression, column %zu: more than the five fields minute, hour, day "
                        "of month, month, day of week",
                        r.at + 1);
-    c = (struct cron){
-        bits[0], (uint32_t)bits[1], (uint32_t)bits[2], (uint16_t)bits[3], (uint8_t)bits[4], any[2],
-        any[4]};
+    c = (struct cron){bits[0],
+                      (uint32_t)bits[1],
+                      (uint32_t)bits[2],
+                      (uint16_t)bits[3],
+                      (uint8_t)bits[4],
+                      any[2],
+                      any[4],
+                      {0}};
+    written.len = utf8_cut(written.at, written.len, sizeof(c.text) - 1);
+    memcpy(c.text, written.at, written.len);
     if (!has_a_date(&c))
         return err_set(err, ST_REJECT,
                        "cron expression, column 1: no date ever matches: none of its months has "

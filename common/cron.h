@@ -17,6 +17,7 @@ struct cron {
     uint8_t weekdays; /* 0-6, Sunday is 0 (7 in the text, too) */
     bool any_day;     /* day of month was '*': only weekdays decide, and vice versa */
     bool any_weekday; /* both restricted: either may match, as in crontab(5) */
+    char text[100];   /* as written, for people; cut when longer */
 };
 
 /* minute hour day-of-month month day-of-week; lists, ranges, steps (a-b, a-b/n, a/n, and a star

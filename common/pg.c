@@ -9,6 +9,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/utf8.h"
 
 #define CONNECT_LIMIT_US (10 * US_PER_S)
 #define COPY_CHUNK       ((size_t)1 << 20)
@@ -217,6 +218,11 @@ static enum status drain(struct pg *pg, PGresult **out, int64_t deadline_us, str
             PQclear(last);
             *out = r;
             return st;
+        case PGRES_COPY_OUT:
+        case PGRES_COPY_BOTH: /* nothing of ours asks for it, and it would never end here */
+            PQclear(r);
+            PQclear(last);
+            return lost(pg, "unexpected COPY", err);
         default:
             if (st == ST_OK)
                 st = failed(pg, r, err);
@@ -325,6 +331,31 @@ void pg_param_text(struct pg_params *p, const char *value)
     p->values[p->n++] = value;
 }
 
+/* Calls buf_append for valid runs of `t`, and puts U+FFFD for the rest. `escape`: '"' and '\\' get
+ * a backslash. */
+static void append_utf8(struct buf *b, struct text t, bool escape)
+{
+    for (size_t at = 0; at < t.len;) {
+        size_t len = t.at[at] ? utf8_sequence(t.at + at, t.len - at) : 0;
+        if (escape && (t.at[at] == '"' || t.at[at] == '\\'))
+            buf_str(b, "\\");
+        if (len > 0)
+            buf_append(b, t.at + at, len);
+        else
+            buf_str(b, UTF8_REPLACEMENT);
+        at += len ? len : 1;
+    }
+}
+
+void pg_param_utf8(struct pg_params *p, struct arena *a, struct text t)
+{
+    struct buf b = {.arena = a};
+
+    buf_str(&b, "");
+    append_utf8(&b, t, false);
+    pg_param_text(p, t.at ? b.at : NULL);
+}
+
 void pg_param_int(struct pg_params *p, struct arena *a, int64_t v)
 {
     p->values[p->n++] = arena_printf(a, "%" PRId64, v);
@@ -384,7 +415,15 @@ enum status pg_begin(struct pg *pg, struct err *err)
 
 enum status pg_commit(struct pg *pg, struct err *err)
 {
-    return pg_exec(pg, "COMMIT", err);
+    struct arena *a = arena_new();
+    PGresult *r = NULL;
+    enum status st = pg_query(pg, &r, a, "COMMIT", NULL, err);
+
+    /* of a transaction that had failed, COMMIT succeeds and says ROLLBACK */
+    if (st == ST_OK && strcmp(PQcmdStatus(r), "COMMIT") != 0)
+        st = err_set(err, ST_RETRY, "Postgres: the transaction had failed and was rolled back");
+    arena_free(&a);
+    return st;
 }
 
 void pg_rollback(struct pg *pg)
@@ -536,11 +575,7 @@ void pg_array_text(struct pg_array *arr, struct text t)
         return;
     }
     buf_str(&arr->buf, "\"");
-    for (size_t i = 0; i < t.len; i++) {
-        if (t.at[i] == '"' || t.at[i] == '\\')
-            buf_str(&arr->buf, "\\");
-        buf_append(&arr->buf, &t.at[i], 1);
-    }
+    append_utf8(&arr->buf, t, true);
     buf_str(&arr->buf, "\"");
 }
 

@@ -45,6 +45,9 @@ struct pg_params {
     bool binary_result;
 };
 void pg_param_text(struct pg_params *p, const char *value); /* NULL = null */
+/* Bytes of strangers: what Postgres refuses in a text (a NUL, bytes that are no UTF-8) becomes
+ * U+FFFD. Null stays null. */
+void pg_param_utf8(struct pg_params *p, struct arena *a, struct text t);
 void pg_param_int(struct pg_params *p, struct arena *a, int64_t v);
 void pg_param_binary(struct pg_params *p, unsigned type, const void *value, size_t len);
 
@@ -95,8 +98,9 @@ struct pg_array {
 };
 void pg_array_open(struct pg_array *arr, struct arena *a);
 void pg_array_int(struct pg_array *arr, int64_t v);
-void pg_array_text(struct pg_array *arr, struct text t); /* quoted; null text -> NULL */
-void pg_array_time(struct pg_array *arr, int64_t us);    /* 0 -> NULL */
-const char *pg_array_close(struct pg_array *arr);        /* may be asked for again */
+void pg_array_text(struct pg_array *arr,
+                   struct text t); /* quoted, repaired as by pg_param_utf8; null text -> NULL */
+void pg_array_time(struct pg_array *arr, int64_t us); /* 0 -> NULL */
+const char *pg_array_close(struct pg_array *arr);     /* may be asked for again */
 
 #endif

@@ -18,7 +18,7 @@
 #include "common/log.h"
 
 #define WATCHES_MAX 8
-#define POLL_MAX    64
+#define POLL_MAX    300 /* more than the peers of a link */
 
 struct watch {
     struct link *link;

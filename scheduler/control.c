@@ -115,12 +115,30 @@ static void put_fetchers(struct json_writer *w, const struct fetchers *f)
     json_w_end(w);
 }
 
+static enum status put_last_run(struct ledger *l, struct json_writer *w, struct err *err)
+{
+    struct buf run = {.arena = w->out->arena};
+    struct json_writer in = {.out = &run};
+    enum status st;
+
+    json_w_object(&in);
+    st = ledger_run_status(l, &in, NULL, err);
+    json_w_end(&in);
+    if (st == ST_RETRY || st == ST_FATAL)
+        return st;
+    json_w_key(w, "last_run");
+    if (st == ST_OK)
+        json_w_raw(w, (struct text){run.at, run.len});
+    else
+        json_w_null(w); /* there was none */
+    return ST_OK;
+}
+
 static enum status command_status(struct control_view *view, struct json_writer *w,
                                   const struct json *request, struct err *err)
 {
     const struct ledger *l = view->ledger;
     char id[37], tick[TIME_TEXT_MAX];
-    struct err none;
 
     (void)request;
     json_w_key(w, "instance");
@@ -133,15 +151,12 @@ static enum status command_status(struct control_view *view, struct json_writer 
     json_w_bool(w, view->paused);
     json_w_key(w, "outstanding");
     json_w_int(w, (int64_t)view->outstanding);
+    json_w_key(w, "schedule");
+    json_w_str(w, l->slots.schedule.text);
     json_w_key(w, "next_tick");
     json_w_str(w, time_format(tick, cron_next_us(&l->slots.schedule, clock_utc_us())));
     put_fetchers(w, view->fetchers);
-    json_w_key(w, "last_run");
-    json_w_object(w);
-    if (ledger_run_status(view->ledger, w, NULL, &none) == ST_RETRY)
-        return err_set(err, ST_RETRY, "%s", none.text);
-    json_w_end(w);
-    return ST_OK;
+    return put_last_run(view->ledger, w, err);
 }
 
 static enum status pause(struct control_view *view, struct json_writer *w, bool paused,

@@ -606,17 +606,14 @@ static enum status dead_letter_put(struct work *w, const struct batch_page *bp,
     char from[TIME_TEXT_MAX], to[TIME_TEXT_MAX];
 
     pg_param_int(&p, w->a, bp->origin->account_id);
-    pg_param_text(&p, arena_copy(w->a, bp->origin->provider.at, bp->origin->provider.len));
-    pg_param_text(&p, arena_copy(w->a, asked->feed.at, asked->feed.len));
+    pg_param_utf8(&p, w->a, bp->origin->provider);
+    pg_param_utf8(&p, w->a, asked->feed);
     pg_param_text(&p, time_format(from, asked->from_us));
     pg_param_text(&p, asked->to_us ? time_format(to, asked->to_us) : NULL);
-    pg_param_text(&p, arena_copy(w->a, dead->reason.at, dead->reason.len));
-    pg_param_text(&p, dead->json_path.at ? arena_copy(w->a, dead->json_path.at, dead->json_path.len)
-                                         : NULL);
+    pg_param_utf8(&p, w->a, dead->reason);
+    pg_param_utf8(&p, w->a, dead->json_path);
     pg_param_text(&p, sqlstate);
-    pg_param_text(&p, dead->body.at && dead->body.len
-                          ? arena_copy(w->a, dead->body.at, dead->body.len)
-                          : NULL);
+    pg_param_utf8(&p, w->a, dead->body.len > 0 ? dead->body : TEXT_NULL);
     pg_param_text(&p, key_text(w->a, bp->origin->job_id.at));
     return pg_query(
         w->pg, NULL, NULL,
