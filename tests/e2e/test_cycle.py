@@ -1,6 +1,6 @@
 """The main job: every row of many accounts arrives, exactly; the next cycle writes what changed."""
 
-from harness import FEEDS, STAGES, Stack, check, equal, wait_for
+from harness import FEEDS, STAGES, Failed, Stack, check, equal, wait_for
 from runner import shared, stack, test
 
 ACCOUNTS = 200
@@ -114,6 +114,33 @@ def _():
             equal(s.run()["accounts_ok"], 3, f"accounts that succeeded, started as {order}")
             s.compare(range(3))
             s.stop_all()
+
+
+@test("the comparison itself: a digit changed, a row missing, a row too many are each found")
+def _():
+    with stack(sim={"accounts": 2}, env={"UF_BACKFILL": "2d"}) as s:
+        s.start_all()
+        s.add_accounts([0])
+        s.run()
+        s.compare([0])
+        day = "bucket_start = (SELECT max(bucket_start) FROM usage_metrics WHERE feed = 'costs') AND feed = 'costs'"
+        for what, damage, repair in (
+                ("the last digit of a cost", f"UPDATE usage_metrics SET cost_amount = cost_amount + 0.000000000000001 WHERE {day}",
+                 f"UPDATE usage_metrics SET cost_amount = cost_amount - 0.000000000000001 WHERE {day}"),
+                ("a missing row", f"CREATE TABLE kept AS SELECT * FROM usage_metrics WHERE {day}; DELETE FROM usage_metrics WHERE {day}",
+                 "INSERT INTO usage_metrics SELECT * FROM kept"),
+                ("a row too many", f"INSERT INTO usage_metrics SELECT (jsonb_populate_record(m, jsonb_build_object('row_key', "
+                 f"gen_random_uuid()))).* FROM usage_metrics m WHERE {day}",
+                 "DELETE FROM usage_metrics m WHERE feed = 'costs' AND NOT EXISTS (SELECT FROM kept k WHERE k.row_key = m.row_key) "
+                 "AND bucket_start = (SELECT max(bucket_start) FROM kept)")):
+            s.sql(damage)
+            try:
+                s.compare([0])
+            except Failed:
+                s.sql(repair)
+                s.compare([0])
+                continue
+            raise Failed(f"{what} was not noticed")
 
 
 @test("schedule: a tick of UF_SCHEDULE starts a cycle by itself, once, with two schedulers (BR-068)")
