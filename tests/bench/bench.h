@@ -22,6 +22,17 @@ static inline double seconds_since(int64_t mono_us)
     return (double)(clock_mono_us() - mono_us) / 1e6;
 }
 
+/* Of this process, user and system. */
+static inline double cpu_seconds(void)
+{
+    struct rusage used;
+
+    if (getrusage(RUSAGE_SELF, &used) < 0)
+        abort();
+    return (double)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) +
+           (double)(used.ru_utime.tv_usec + used.ru_stime.tv_usec) / 1e6;
+}
+
 /* One pair of one figure, for tests/bench/run: name, ours, limit. */
 static inline void report(const char *figure, double ours, double limit)
 {
