@@ -3,13 +3,13 @@
 #include <dirent.h>
 #include <errno.h>
 #include <netdb.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "common/clock.h"
@@ -24,8 +24,8 @@
 
 #define REFRESH_LONELY_US                                                                          \
     (200 * US_PER_MS) /* while nobody is known: a stack that starts should not wait */
-#define REFRESH_US  (2 * US_PER_S)
-#define SWEEP_AGE_S 10 /* a younger socket may be one whose owner is just about to listen */
+#define REFRESH_US    (2 * US_PER_S)
+#define SWEEP_WAIT_MS 20
 
 struct kind_spec {
     const char *name;
@@ -236,12 +236,14 @@ static void each_socket(struct link *link, const char *dir,
     (void)closedir(d);
 }
 
+/* Looked at twice: between another process's bind and its listen a living socket looks dead. */
 static void sweep_dead(struct link *link, const char *path)
 {
-    struct stat file;
-
     (void)link;
-    if (stat(path, &file) == 0 && time(NULL) - file.st_mtime > SWEEP_AGE_S && !socket_alive(path))
+    if (socket_alive(path))
+        return;
+    (void)poll(NULL, 0, SWEEP_WAIT_MS);
+    if (!socket_alive(path))
         (void)unlink(path);
 }
 

@@ -73,6 +73,8 @@ def _():
 def _():
     with stack(sim={"accounts": 60}) as s:
         s.start_all(fetcher=3, normalizer=2, writer=2, scheduler=2)
+        # Work is handed out as it comes: only who is connected by then gets some.
+        wait_for("fetchers at the scheduler", lambda: len(s.control({"cmd": "status"})["fetchers"]) == 3, 20)
         s.add_accounts(range(60))
         run = s.run()
         equal(run["accounts_ok"], 60, "accounts that succeeded")
