@@ -33,6 +33,7 @@ CREATE TABLE account_feeds (
     enabled              boolean NOT NULL DEFAULT true,
     complete_from        timestamptz,
     watermark            timestamptz,
+    bucket_seconds       integer,
     next_due             timestamptz NOT NULL DEFAULT now(),
     last_attempt_at      timestamptz,
     last_success_at      timestamptz,
@@ -47,6 +48,7 @@ CREATE TABLE account_feeds (
 COMMENT ON TABLE account_feeds IS 'How far each feed (one provider endpoint) of each account has been read. The claim of an account (accounts.lease_*) covers all of its feeds.';
 COMMENT ON COLUMN account_feeds.complete_from IS 'The feed has been read from here on.';
 COMMENT ON COLUMN account_feeds.watermark IS 'The feed is complete in usage_metrics up to here. Moved only when every page before it has been committed.';
+COMMENT ON COLUMN account_feeds.bucket_seconds IS 'Width of the buckets that it was read with last. When UF_BUCKET changes, whole days are read again, so that no bucket stays in two widths.';
 COMMENT ON COLUMN account_feeds.last_error IS 'How the last reading ended: ok, auth_invalid, scope_missing, wrong_key_kind, rate_limited, provider_error, timeout, tls, dns, protocol, too_large, bad_window; or page_cap, deadline, stopped, when more is there and the next job goes on. Null: never read.';
 COMMENT ON COLUMN account_feeds.last_error_detail IS 'What happened and what to do, for people.';
 COMMENT ON COLUMN account_feeds.empty_since IS 'Since when every answer was without rows; such a feed is asked less often.';

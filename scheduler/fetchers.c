@@ -74,7 +74,7 @@ void fetchers_drop(struct fetchers *f, const char *instance)
 bool fetchers_drop_silent(struct fetchers *f, int64_t mono_us, char gone[64])
 {
     for (size_t i = 0; i < f->n; i++) {
-        if (mono_us - f->list[i].seen_us < FETCHER_SILENCE_US)
+        if (mono_us - f->list[i].seen_us < f->silence_us)
             continue;
         memcpy(gone, f->list[i].instance, 64);
         f->list[i] = f->list[--f->n];

@@ -8,8 +8,8 @@
 
 #include "common/wire.h"
 
-#define FETCHERS_MAX       256
-#define FETCHER_SILENCE_US (INT64_C(10) * 1000000) /* signs of life come each second */
+#define FETCHERS_MAX           256
+#define FETCHER_SILENCE_MAX_US (INT64_C(10) * 1000000) /* signs of life come each second */
 
 struct fetcher {
     char instance[64]; /* its routing id on the jobs link */
@@ -21,6 +21,7 @@ struct fetcher {
 struct fetchers {
     struct fetcher list[FETCHERS_MAX];
     size_t n;
+    int64_t silence_us; /* who says nothing for so long is gone */
 };
 
 /* A sign of life. Answers NULL when there are too many, or the name is too long. */

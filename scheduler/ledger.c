@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "common/crash.h"
 #include "common/json.h"
 #include "common/log.h"
 
@@ -123,6 +124,7 @@ static void read_states(struct feed_state *states, size_t n, const PGresult *r, 
             states[i].audited_30d_us = pg_int(r, *at, 8);
             states[i].consecutive_failures = pg_int(r, *at, 9);
             states[i].unfinished = PQgetvalue(r, *at, 10)[0] == 't';
+            states[i].bucket_s = pg_int(r, *at, 11);
         }
     }
 }
@@ -276,6 +278,7 @@ static enum status claim_accounts(struct ledger *l, struct claim *out, struct ar
         plan_job(l, out->jobs[i], feeds, &feed_at, owed, &owed_at);
         TRY(owe_backfill(l, a, out->jobs[i], err));
     }
+    CRASH_POINT("scheduler.claim.planned");
     return ST_OK;
 }
 
@@ -313,17 +316,18 @@ static const char feeds_update_sql[] =
     "last_attempt_at, "
     "last_success_at, last_error, last_error_detail, consecutive_failures, empty_since, "
     "audited_3d_at, "
-    "audited_30d_at) "
+    "audited_30d_at, bucket_seconds) "
     "SELECT account_id, feed, CASE WHEN watermark IS NOT NULL THEN complete_from END, watermark, "
     "next_due, now(), "
     "CASE WHEN error = 'ok' THEN now() END, error, detail, failed::int, CASE WHEN empty THEN now() "
     "END, "
-    "CASE WHEN audit3 THEN now() END, CASE WHEN audit30 THEN now() END "
+    "CASE WHEN audit3 THEN now() END, CASE WHEN audit30 THEN now() END, bucket_s "
     "FROM unnest($1::bigint[], $2::text[], $3::timestamptz[], $4::timestamptz[], "
     "$5::timestamptz[], $6::text[], "
-    "$7::text[], $8::boolean[], $9::boolean[], $10::boolean[], $11::boolean[]) AS w (account_id, "
+    "$7::text[], $8::boolean[], $9::boolean[], $10::boolean[], $11::boolean[], $12::int[]) AS w "
+    "(account_id, "
     "feed, "
-    "complete_from, watermark, next_due, error, detail, failed, empty, audit3, audit30) "
+    "complete_from, watermark, next_due, error, detail, failed, empty, audit3, audit30, bucket_s) "
     "ON CONFLICT (account_id, feed) DO UPDATE SET "
     "complete_from = coalesce(f.complete_from, excluded.complete_from), "
     "watermark = greatest(f.watermark, excluded.watermark), next_due = excluded.next_due, "
@@ -336,6 +340,8 @@ static const char feeds_update_sql[] =
     "empty_since = CASE WHEN excluded.last_error <> 'ok' THEN f.empty_since "
     "WHEN excluded.empty_since IS NULL THEN NULL ELSE coalesce(f.empty_since, "
     "excluded.empty_since) END, "
+    "bucket_seconds = CASE WHEN excluded.watermark IS NULL THEN f.bucket_seconds ELSE "
+    "excluded.bucket_seconds END, "
     "audited_3d_at = coalesce(excluded.audited_3d_at, f.audited_3d_at), "
     "audited_30d_at = coalesce(excluded.audited_30d_at, f.audited_30d_at)";
 
@@ -469,10 +475,10 @@ static bool ending_failed(enum ending e)
 static enum status settle_live(struct ledger *l, struct arena *a, struct tracked_job *const *jobs,
                                size_t n, struct err *err)
 {
-    struct pg_array col[11];
+    struct pg_array col[12];
     struct pg_params p = {0};
 
-    open_all(col, 11, a);
+    open_all(col, 12, a);
     for (size_t i = 0; i < n; i++) {
         for (size_t k = 0; k < jobs[i]->n_windows; k++) {
             const struct job_window *w = &jobs[i]->windows[k];
@@ -494,11 +500,12 @@ static enum status settle_live(struct ledger *l, struct arena *a, struct tracked
             put_bool(&col[8], v.ending == END_OK && v.empty);
             put_bool(&col[9], v.ending == END_OK && w->audits_3d);
             put_bool(&col[10], v.ending == END_OK && w->audits_30d);
+            pg_array_int(&col[11], w->asked.bucket_s);
         }
     }
     if (!col[0].any)
         return ST_OK;
-    close_all(&p, col, 11);
+    close_all(&p, col, 12);
     return pg_query(l->pg, NULL, NULL, feeds_update_sql, &p, err);
 }
 
@@ -698,10 +705,13 @@ static enum status settle(struct ledger *l, struct arena *a, struct tracked_job 
     struct pg_params p = {0};
 
     memcpy(ours, jobs, n * sizeof(struct tracked_job *));
+    CRASH_POINT("scheduler.settle.begun");
     TRY(pg_begin(l->pg, err));
     TRY(lock_ours(l, a, ours, &n_ours, err));
+    CRASH_POINT("scheduler.settle.locked");
     TRY(settle_live(l, a, ours, n_ours, err));
     TRY(settle_owed(l, a, ours, n_ours, err));
+    CRASH_POINT("scheduler.watermark.moved");
     TRY(tick_run(l, ours, n_ours, err));
     TRY(settle_runs(l, a, ours, n_ours, err));
     pg_array_open(&ids, a);
@@ -714,7 +724,10 @@ static enum status settle(struct ledger *l, struct arena *a, struct tracked_job 
     pg_param_text(&p, pg_array_close(&idle));
     TRY(pg_query(l->pg, NULL, NULL, release_sql, &p, err));
     TRY(pg_exec(l->pg, finish_sql, err));
-    return pg_commit(l->pg, err);
+    CRASH_POINT("scheduler.settle.committing");
+    TRY(pg_commit(l->pg, err));
+    CRASH_POINT("scheduler.settle.committed");
+    return ST_OK;
 }
 
 enum status ledger_settle(struct ledger *l, struct tracked_job *const *jobs, size_t n,

@@ -6,6 +6,7 @@
 #define AUDIT_30D_EVERY_US (7 * US_PER_DAY)
 #define EMPTY_FOR_US       (3 * US_PER_DAY) /* after that an empty feed is asked hourly */
 #define LIVE_PAGES         4 /* of a first reading; what is older waits behind the live figures */
+#define DAY_S              86400 /* the widest bucket */
 #define HOUR_S             3600
 #define HOUR_US            (HOUR_S * US_PER_S)
 #define RETRY_FIRST_S      60
@@ -20,44 +21,56 @@ static int64_t max64(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
+/* A feed never read: as much of the backfill as a few pages hold, and the older rest apart. */
+static void plan_first(struct live_plan *out, const struct feed *feed, const struct width *width,
+                       int64_t now_us, int64_t backfill_s)
+{
+    int64_t grouped_us = feed->old_before_s * US_PER_S;
+    int64_t oldest = time_floor_us(now_us - backfill_s * US_PER_S, width->bucket_s);
+    /* the pages hold `limit` buckets each, the open one among them */
+    int64_t held_us = (LIVE_PAGES * (int64_t)width->limit - 1) * width->bucket_s * US_PER_S;
+    int64_t from = oldest;
+
+    if (oldest < time_floor_us(now_us, width->bucket_s) - held_us) {
+        oldest = time_floor_us(oldest, DAY_S);
+        from = time_floor_us(now_us - held_us, DAY_S);
+    }
+    if (from < grouped_us && grouped_us < now_us)
+        from = grouped_us;
+    out->window.from_us = from;
+    out->backfill = (struct span){oldest, from};
+    out->audits_3d = out->audits_30d = true; /* all is fresh */
+}
+
 void plan_live(struct live_plan *out, const struct feed_state *state, int64_t now_us,
                int64_t bucket_s, int64_t backfill_s)
 {
     const struct feed *feed = state->feed;
     const struct width *width = feed_width(feed, bucket_s);
-    int64_t width_us = width->bucket_s * US_PER_S;
-    int64_t grouped_us = feed->old_before_s * US_PER_S;
-    int64_t from, oldest;
+    bool other_width = state->bucket_s != 0 && state->bucket_s != width->bucket_s;
+    int64_t from = state->watermark_us;
 
     *out = (struct live_plan){.window = {.feed = text_of(feed->name), .bucket_s = width->bucket_s}};
     if (state->watermark_us == 0) {
-        oldest = time_floor_us(now_us - backfill_s * US_PER_S, width->bucket_s);
-        /* the pages hold `limit` buckets each, the open one among them */
-        from = max64(oldest, time_floor_us(now_us, width->bucket_s) -
-                                 (LIVE_PAGES * (int64_t)width->limit - 1) * width_us);
-        if (from < grouped_us && grouped_us < now_us)
-            from = grouped_us;
-        out->window.from_us = from;
-        out->backfill = (struct span){oldest, from};
-        out->audits_3d = out->audits_30d = true; /* all is fresh */
+        plan_first(out, feed, width, now_us, backfill_s);
         return;
     }
+    /* Looking back again, a reading that ends early each time would never get past it. */
+    if (!state->unfinished) {
+        from = min64(from, now_us) - feed->lookback_s * US_PER_S;
+        out->audits_3d = now_us - state->audited_3d_us >= AUDIT_3D_EVERY_US;
+        out->audits_30d = now_us - state->audited_30d_us >= AUDIT_30D_EVERY_US;
+        if (out->audits_3d)
+            from = min64(from, now_us - 3 * US_PER_DAY);
+        if (out->audits_30d)
+            from = min64(from, now_us - 30 * US_PER_DAY);
+        from = max64(from, state->complete_from_us);
+    }
+    /* Whole days where buckets of another width may stand: a day is never held in two. */
+    out->window.from_us = time_floor_us(
+        from, other_width || out->audits_3d || out->audits_30d ? DAY_S : width->bucket_s);
     out->window.complete_from_us = state->complete_from_us;
     out->window.complete_us = state->watermark_us;
-    if (state->unfinished) {
-        /* Looking back again, a reading that ends early each time would never get past it. */
-        out->window.from_us = time_floor_us(state->watermark_us, width->bucket_s);
-        return;
-    }
-    from = min64(state->watermark_us, now_us) - feed->lookback_s * US_PER_S;
-    out->audits_3d = now_us - state->audited_3d_us >= AUDIT_3D_EVERY_US;
-    out->audits_30d = now_us - state->audited_30d_us >= AUDIT_30D_EVERY_US;
-    if (out->audits_3d)
-        from = min64(from, now_us - 3 * US_PER_DAY);
-    if (out->audits_30d)
-        from = min64(from, now_us - 30 * US_PER_DAY);
-    from = max64(from, state->complete_from_us);
-    out->window.from_us = time_floor_us(from, width->bucket_s);
 }
 
 void plan_owed(struct window *out, const struct feed *feed, int64_t bucket_s, int64_t done_to_us,
@@ -84,12 +97,9 @@ void plan_owed(struct window *out, const struct feed *feed, int64_t bucket_s, in
     out->to_us = end > now_us - HOUR_US ? 0 : end;
 }
 
-struct span plan_align(const struct feed *feed, int64_t bucket_s, int64_t from_us, int64_t to_us)
+struct span plan_align(int64_t from_us, int64_t to_us)
 {
-    const struct width *width = feed_width(feed, bucket_s);
-
-    return (struct span){time_floor_us(from_us, width->bucket_s),
-                         time_ceil_us(to_us, width->bucket_s)};
+    return (struct span){time_floor_us(from_us, DAY_S), time_ceil_us(to_us, DAY_S)};
 }
 
 void slots_init(struct slots *s, const struct cron *schedule, int64_t now_us)

@@ -16,6 +16,7 @@ struct feed_state {
     bool enabled;
     bool unfinished; /* the last reading did not come to its end: go on where it stopped */
     int64_t complete_from_us, watermark_us;
+    int64_t bucket_s; /* width of the last reading */
     int64_t next_due_us;
     int64_t empty_since_us;
     int64_t audited_3d_us, audited_30d_us;
@@ -41,8 +42,8 @@ void plan_live(struct live_plan *out, const struct feed_state *state, int64_t no
 void plan_owed(struct window *out, const struct feed *feed, int64_t bucket_s, int64_t done_to_us,
                int64_t to_us, int64_t now_us);
 
-/* [from, to) widened to whole buckets of the feed. */
-struct span plan_align(const struct feed *feed, int64_t bucket_s, int64_t from_us, int64_t to_us);
+/* [from, to) widened to whole UTC days: buckets of every width fit into them. */
+struct span plan_align(int64_t from_us, int64_t to_us);
 
 /* An account's place inside the cycle: the same in every cycle, spread by a hash of its id over the
  * shortest gap between two ticks. */

@@ -2,6 +2,7 @@
 #include <inttypes.h>
 
 #include "common/clock.h"
+#include "common/crash.h"
 #include "common/json.h"
 #include "scheduler/ledger.h"
 
@@ -83,7 +84,9 @@ enum status ledger_run(struct ledger *l, struct text account, struct uuid *run_i
         st = account_find(l, a, account, &account_id, &provider, err);
     if (st == ST_OK)
         st = run_insert(l, a, account_id, uuid_format(id, run_id), out_accounts, err);
+    CRASH_POINT("scheduler.run.committing");
     st = finish(l, st, err);
+    CRASH_POINT("scheduler.run.committed");
     arena_free(&a);
     return st;
 }
@@ -120,7 +123,7 @@ static enum status plan_injection(const struct ledger *l, struct owed_rows *rows
     for (size_t i = 0; i < p->n_feeds; i++) {
         const struct feed *f = &p->feeds[i];
         const struct width *width = feed_width(f, l->cfg->bucket_s);
-        struct span whole = plan_align(f, l->cfg->bucket_s, in->from_us, in->to_us);
+        struct span whole = plan_align(in->from_us, in->to_us);
         int64_t chunk_us = OWED_CHUNK_PAGES * (int64_t)width->limit * width->bucket_s * US_PER_S;
         int64_t jobs = (whole.to_us - whole.from_us + chunk_us - 1) / chunk_us;
         if (in->feed.at && !text_is(in->feed, f->name))
@@ -198,7 +201,10 @@ enum status ledger_inject(struct ledger *l, const struct injection *in, struct u
     enum status st;
 
     uuid_random(run_id);
-    st = finish(l, inject(l, a, in, &rows, uuid_format(id, run_id), err), err);
+    st = inject(l, a, in, &rows, uuid_format(id, run_id), err);
+    CRASH_POINT("scheduler.inject.committing");
+    st = finish(l, st, err);
+    CRASH_POINT("scheduler.inject.committed");
     *out_jobs = rows.jobs;
     arena_free(&a);
     return st;

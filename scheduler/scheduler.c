@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "common/crash.h"
 #include "common/link.h"
 #include "common/log.h"
 #include "scheduler/control.h"
@@ -44,6 +45,9 @@ enum status scheduler_open(struct scheduler **out, const struct config *cfg, str
     s->cfg = cfg;
     s->jobs = jobs_new();
     s->started_us = clock_mono_us();
+    s->fetchers.silence_us = cfg->lease_s * US_PER_S / 2 < FETCHER_SILENCE_MAX_US
+                                 ? cfg->lease_s * US_PER_S / 2
+                                 : FETCHER_SILENCE_MAX_US;
     TRY(stage_open(&s->stage, "scheduler", cfg, err));
     pg_open(&s->pg, cfg->database_url, cfg->schema, "uf-scheduler");
     TRY(pg_await(s->pg, stage_stopping, err));
@@ -178,6 +182,7 @@ static void give_up(struct tracked_job *job, void *arg)
 
 enum status scheduler_stop(struct scheduler *s, struct err *err)
 {
+    CRASH_POINT("scheduler.stop.asked");
     TRY(scheduler_take(s, err));
     do {
         jobs_each(s->jobs, give_up, s);
@@ -185,6 +190,7 @@ enum status scheduler_stop(struct scheduler *s, struct err *err)
         s->watch_at_us = INT64_MAX;
         TRY(scheduler_settle(s, err));
     } while (s->n_ended == 0 && jobs_count(s->jobs) > 0);
+    CRASH_POINT("scheduler.stop.settled");
     return ST_OK;
 }
 
@@ -199,6 +205,7 @@ static void take_ready(struct scheduler *s, struct text from, struct arena *a, s
         LOG(WARN, "message.refused", KV("error", err.text));
         return;
     }
+    CRASH_POINT("scheduler.ready.received");
     if (!fetchers_seen(&s->fetchers, from, ready->capacity, clock_mono_us()))
         LOG(WARN, "fetcher.refused", KV("fetcher", ready->instance));
 }
@@ -220,6 +227,7 @@ static void take_done(struct scheduler *s, struct text from, struct arena *a, st
     f = fetchers_find(&s->fetchers, job->fetcher);
     if (f && f->held > 0)
         f->held--;
+    CRASH_POINT("scheduler.done.received");
     job_done(job, done);
     end_if_settled(s, job);
 }
@@ -233,6 +241,7 @@ static void take_acks(struct scheduler *s, struct arena *a, struct text body)
         LOG(WARN, "message.refused", KV("error", err.text));
         return;
     }
+    CRASH_POINT("scheduler.acks.received");
     for (size_t i = 0; i < acks->n_acks; i++) {
         struct tracked_job *job = jobs_find(s->jobs, &acks->acks[i].job_id);
         if (!job)
@@ -252,6 +261,7 @@ static void take_control(struct scheduler *s, struct arena *a, struct msg *m)
     struct text frames[MSG_FRAMES_MAX];
     struct err err;
 
+    CRASH_POINT("scheduler.request.received");
     /* Whatever envelope a REQ or DEALER put before its one frame goes back with the answer. */
     for (size_t i = 0; i + 1 < m->n; i++)
         frames[i] = msg_frame(m, i);
@@ -259,8 +269,10 @@ static void take_control(struct scheduler *s, struct arena *a, struct msg *m)
     s->paused = view.paused;
     if (view.woken)
         s->claim_at_us = 0;
+    CRASH_POINT("scheduler.answer.sending");
     if (link_send(s->control_link, 0, frames, m->n, &err) != ST_OK)
         LOG(WARN, "control.unanswered", KV("error", err.text));
+    CRASH_POINT("scheduler.answer.sent");
 }
 
 static void take_message(struct scheduler *s, struct link *link, struct arena *a, struct msg *m)
@@ -333,7 +345,9 @@ static void send_job(struct scheduler *s, struct tracked_job *job, struct arena 
     job_encode(&b, &message);
     while ((f = fetchers_pick(&s->fetchers))) {
         const struct text frames[] = {text_of(f->instance), {b.at, b.len}};
+        CRASH_POINT("scheduler.job.sending");
         if (link_send(s->jobs_link, 0, frames, 2, &err) == ST_OK) {
+            CRASH_POINT("scheduler.job.sent");
             memcpy(job->fetcher, f->instance, sizeof(job->fetcher));
             f->held++;
             return;
@@ -348,6 +362,7 @@ static void start_job(struct scheduler *s, struct tracked_job *job, struct arena
 {
     char id[37];
 
+    CRASH_POINT("scheduler.claim.committed");
     if (job->n_windows == 0)
         job->lost =
             true; /* nothing to ask: the lease is released and the next due time worked out */

@@ -141,15 +141,16 @@ static void the_silent_go(void **state)
     char gone[64] = "";
 
     (void)state;
+    all.silence_us = 3 * SECOND;
     (void)seen("old", 1, 0);
     (void)seen("older", 1, 0);
     (void)seen("young", 1, 5 * SECOND);
-    assert_false(fetchers_drop_silent(&all, FETCHER_SILENCE_US - 1, gone));
-    assert_true(fetchers_drop_silent(&all, FETCHER_SILENCE_US, gone));
+    assert_false(fetchers_drop_silent(&all, all.silence_us - 1, gone));
+    assert_true(fetchers_drop_silent(&all, all.silence_us, gone));
     assert_string_equal(gone, "old");
-    assert_true(fetchers_drop_silent(&all, FETCHER_SILENCE_US, gone));
+    assert_true(fetchers_drop_silent(&all, all.silence_us, gone));
     assert_string_equal(gone, "older");
-    assert_false(fetchers_drop_silent(&all, FETCHER_SILENCE_US, gone));
+    assert_false(fetchers_drop_silent(&all, all.silence_us, gone));
     assert_int_equal(all.n, 1);
     assert_non_null(fetchers_find(&all, "young"));
 }
