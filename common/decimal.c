@@ -101,7 +101,8 @@ enum status decimal_parse(struct decimal *out, struct arena *a, struct text t, s
     scale = (int64_t)n.fraction.len - n.exponent;
     zeros = scale < 0 ? (size_t)-scale : 0; /* 1E+2 is 100 */
     len = n.whole.len + n.fraction.len + zeros;
-    if (len > DECIMAL_DIGITS_MAX || scale > DECIMAL_DIGITS_MAX)
+    /* "0.", which decimal_format may have put in front, counts for nothing */
+    if (len > DECIMAL_DIGITS_MAX + (n.whole.at[0] == '0') || scale > DECIMAL_DIGITS_MAX)
         return too_long(t, err);
     digits = arena_alloc(a, len, 1);
     assert(n.whole.at);

@@ -3,6 +3,14 @@
 
 #include "tests/check.h"
 
+#define ZEROS_9 "000000000"
+#define ZEROS_99                                                                                   \
+    ZEROS_9 "0" ZEROS_9 "0" ZEROS_9 "0" ZEROS_9 "0" ZEROS_9 "0" ZEROS_9 "0" ZEROS_9 "0" ZEROS_9    \
+            "0" ZEROS_9 "0" ZEROS_9
+#define ZEROS_999                                                                                  \
+    ZEROS_99 "0" ZEROS_99 "0" ZEROS_99 "0" ZEROS_99 "0" ZEROS_99 "0" ZEROS_99 "0" ZEROS_99         \
+             "0" ZEROS_99 "0" ZEROS_99 "0" ZEROS_99
+
 static const struct {
     const char *name, *text;
     enum status want;
@@ -41,6 +49,9 @@ static const struct {
     {"hexadecimal", "0x10", ST_REJECT, NULL},
     {"a blank behind", "1 ", ST_REJECT, NULL},
     {"more than 1000 digits by exponent", "1e1000", ST_REJECT, NULL},
+    {"1000 places", "1e-1000", ST_OK, "0." ZEROS_999 "1"},
+    {"1000 places, written out", "0." ZEROS_999 "1", ST_OK, "0." ZEROS_999 "1"},
+    {"1001 places, written out", "0.0" ZEROS_999 "1", ST_REJECT, NULL},
     {"more than 1000 places by exponent", "1e-1001", ST_REJECT, NULL},
     {"an exponent beyond 64 bits", "1e99999999999999999999", ST_REJECT, NULL},
     {"a negative exponent beyond 64 bits", "1e-99999999999999999999", ST_REJECT, NULL},
