@@ -66,6 +66,8 @@ enum status injection_parse(struct injection *out, struct arena *a, struct text 
     size_t n;
 
     *out = (struct injection){0};
+    if (memchr(line.at, '\0', line.len))
+        return err_set(err, ST_REJECT, "a zero byte: is this a text file in UTF-8?");
     if (line.at[strspn(line.at, " \t")] == '{') {
         TRY(json_injection(fields, a, line, err));
     } else {

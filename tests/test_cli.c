@@ -348,6 +348,20 @@ static void injections(void **state)
     assert_true(good);
 }
 
+static void an_injection_with_a_zero_byte(void **state)
+{
+    struct arena *a = arena_new();
+    struct injection in;
+    struct err err;
+
+    (void)state;
+    assert_int_equal(injection_parse(&in, a, TEXT_LIT("\0acme,costs,2026-10-01,2026-11-01"),
+                                     INT64_C(1793923200) * US_PER_S, &err),
+                     ST_REJECT);
+    assert_true(has_words("a zero byte", err.text, "zero byte"));
+    arena_free(&a);
+}
+
 /* ---- progress ---- */
 
 static const struct {
@@ -404,11 +418,17 @@ static void endings(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(lines),     cmocka_unit_test(options_and_words),
-        cmocka_unit_test(help),      cmocka_unit_test(tables),
-        cmocka_unit_test(groups),    cmocka_unit_test(terminals),
-        cmocka_unit_test(csv_lines), cmocka_unit_test(injections),
-        cmocka_unit_test(progress),  cmocka_unit_test(endings),
+        cmocka_unit_test(lines),
+        cmocka_unit_test(options_and_words),
+        cmocka_unit_test(help),
+        cmocka_unit_test(tables),
+        cmocka_unit_test(groups),
+        cmocka_unit_test(terminals),
+        cmocka_unit_test(csv_lines),
+        cmocka_unit_test(injections),
+        cmocka_unit_test(progress),
+        cmocka_unit_test(endings),
+        cmocka_unit_test(an_injection_with_a_zero_byte),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
