@@ -880,6 +880,8 @@ static const char *uri_redacted(struct arena *a, const char *url)
     const char *host = at ? at + 1 : rest;
     size_t user = at ? strcspn(rest, ":@") : 0;
 
+    if (at && memchr(rest, '?', (size_t)(at - rest))) /* of a password, here or in the query */
+        return arena_printf(a, "%.*s[redacted]", (int)(rest - url), url);
     return arena_printf(a, "%.*s%.*s%s%.*s", (int)(rest - url), url, (int)user, rest, at ? "@" : "",
                         (int)strcspn(host, "?"), host);
 }
@@ -923,5 +925,7 @@ static const char *conninfo_redacted(struct arena *a, const char *s)
 
 const char *database_url_redacted(struct arena *a, const char *url)
 {
-    return strstr(url, "://") ? uri_redacted(a, url) : conninfo_redacted(a, url);
+    bool is_uri = strncmp(url, "postgresql://", 13) == 0 || strncmp(url, "postgres://", 11) == 0;
+
+    return is_uri ? uri_redacted(a, url) : conninfo_redacted(a, url); /* as libpq decides */
 }

@@ -269,6 +269,11 @@ static const struct {
     {"keywords", "host=db password=secret user=uf dbname=usage", "host=db user=uf dbname=usage"},
     {"a quoted password", "password='a host=b \\' c' host = db", "host=db"},
     {"an open quote", "host=db password='secret", "host=db"},
+    {"a password that looks like a URL", "host=db password=a://secret", "host=db"},
+    {"an @ in a password parameter", "postgresql://db/usage?password=secret@x",
+     "postgresql://[redacted]"},
+    {"an @ behind a ? in the password", "postgresql://uf:se?cr@et@db/usage",
+     "postgresql://[redacted]"},
 };
 
 static void connection_strings_without_password(void **state)
