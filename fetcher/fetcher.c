@@ -9,6 +9,7 @@
 
 #include "common/arena.h"
 #include "common/clock.h"
+#include "common/crash.h"
 #include "common/link.h"
 #include "common/log.h"
 #include "common/stage.h"
@@ -154,7 +155,9 @@ static void on_answer(void *arg, struct answer *answer)
     struct fetcher *f = s->fetcher;
 
     s->transfer = NULL;
+    CRASH_POINT("fetcher.answer.received");
     account_answer(s->account, answer, f->memory, clock_mono_us());
+    CRASH_POINT("fetcher.answer.taken");
     arena_reset(f->memory);
     look_at(f, s);
 }
@@ -165,6 +168,7 @@ static void ask(struct fetcher *f, struct slot *s)
     struct err err = {0};
 
     if (account_ask(s->account, &request, f->memory, &err) == ST_OK) {
+        CRASH_POINT("fetcher.request.sending");
         s->transfer = http_get(f->http, &request, account_has_begun(s->account), on_answer, s);
         secret_wipe(&request.auth.value);
     }
@@ -190,9 +194,11 @@ static bool send_pages(struct fetcher *f, struct slot *s)
     pages_encode_head(&head, &pages);
     for (size_t i = 0; i < pages.n_pages; i++)
         bodies[i] = pages.pages[i].body;
+    CRASH_POINT("fetcher.pages.sending");
     st = link_send_bodies(f->pages, (struct text){head.at, head.len}, bodies, pages.n_pages,
                           free_body, &err);
     arena_reset(f->memory);
+    CRASH_POINT("fetcher.pages.sent");
     if (st == ST_OK)
         account_pages_sent(s->account);
     return st == ST_OK;
@@ -240,8 +246,10 @@ static void finish(struct fetcher *f, struct slot *s)
 
     account_done(s->account, &done);
     done_encode(&message, &done);
+    CRASH_POINT("fetcher.done.sending");
     st = schedulers_send(f->schedulers, s->scheduler, (struct text){message.at, message.len}, &err);
     arena_reset(f->memory);
+    CRASH_POINT("fetcher.done.sent");
     s->done_waits = st == ST_RETRY && f->now_us < s->lease_end_us;
     if (s->done_waits)
         return;
@@ -351,6 +359,7 @@ static void take_job(struct fetcher *f, struct text msg, uint64_t from)
         slot_free(f, s);
         return;
     }
+    CRASH_POINT("fetcher.job.received");
     s->behind = find_ahead(f, s);
     f->n_behind += s->behind != NOBODY;
     if (f->stopping)
@@ -407,9 +416,11 @@ static void send_ready(struct fetcher *f)
         ready.held = held;
         ready.capacity = f->blocked || f->stopping ? 0 : (uint32_t)share;
         ready_encode(&message, &ready);
+        CRASH_POINT("fetcher.ready.sending");
         if (schedulers_send(f->schedulers, to, (struct text){message.at, message.len}, &err) ==
             ST_OK)
             schedulers_paid(f->schedulers, i);
+        CRASH_POINT("fetcher.ready.sent");
         arena_reset(f->memory);
     }
 }
@@ -432,6 +443,7 @@ static void drop_requests(struct fetcher *f, bool started_too)
 
 static void begin_stop(struct fetcher *f)
 {
+    CRASH_POINT("fetcher.stop.asked");
     f->stopping = true;
     f->stop_us = f->now_us;
     drop_requests(f, false);
@@ -524,6 +536,7 @@ static void on_signal(uv_poll_t *poll, int status, int events)
 void fetcher_run(struct fetcher *f)
 {
     (void)uv_run(&f->loop, UV_RUN_DEFAULT);
+    CRASH_POINT("fetcher.stop.finished");
     if (f->n_used > 0)
         LOG(WARN, "fetcher.left", KV("jobs", f->n_used),
             KV("reason", "they could not be handed on in time; their leases give them anew"));

@@ -7,6 +7,7 @@
  * database and no state: any number of it may run.
  * Options: uf-normalizer --help.  Exit: 0 asked to stop, 100 bad configuration, 111 start me again.
  */
+#include "common/crash.h"
 #include "common/options.h"
 #include "common/stage.h"
 #include "normalizer/normalizer.h"
@@ -22,6 +23,7 @@ static enum status run(struct normalizer **n, int argc, char **argv, struct err 
 
     while (stage_wait(normalizer_stage(*n), INT64_MAX)) /* until asked to stop */
         TRY(normalizer_take(*n, err));                  /* pages -> records, handed on */
+    CRASH_POINT("normalizer.stop.asked");
     return ST_OK;
 }
 

@@ -4,6 +4,7 @@
 #include <zmq.h>
 
 #include "common/clock.h"
+#include "common/crash.h"
 #include "common/link.h"
 #include "common/log.h"
 #include "common/providers/provider.h"
@@ -191,6 +192,7 @@ static enum status translate(struct normalizer *n, struct msg *in, struct err *e
     if (in->n == 0)
         return err_set(err, ST_REJECT, "pages: an empty message");
     TRY(pages_decode(&pages, a, msg_frame(in, 0), bodies, in->n - 1, err));
+    CRASH_POINT("normalizer.pages.received");
     out = ARENA_ARRAY(a, pages->n_pages, struct record_page);
     for (size_t i = 0; i < pages->n_pages; i++) {
         normalize_page(&out[i], a, &pages->origin, &pages->pages[i]);
@@ -201,7 +203,9 @@ static enum status translate(struct normalizer *n, struct msg *in, struct err *e
         struct buf message = {.arena = a};
         fit = records.n_pages = normalizer_fit(out + at, pages->n_pages - at);
         records_encode(&message, &records);
+        CRASH_POINT("normalizer.records.sending");
         TRY(hand_on(n, (struct text){message.at, message.len}, err));
+        CRASH_POINT("normalizer.records.sent");
     }
     LOG(DEBUG, "pages.normalized", KV("account", pages->origin.account_id),
         KV("pages", pages->n_pages), KV("records", n_records));

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "common/crash.h"
 #include "common/link.h"
 #include "common/log.h"
 #include "common/pg.h"
@@ -193,8 +194,10 @@ static void acknowledge(struct writer *w, const struct batch_page *pages, size_t
         if (message.n_acks == 0)
             continue;
         acks_encode(&b, &message);
+        CRASH_POINT("writer.acks.sending");
         if (ack_send(w, to, (struct text){b.at, b.len}, &err) != ST_OK)
             ack_wait(w, to, (struct text){b.at, b.len});
+        CRASH_POINT("writer.acks.sent");
     }
     arena_free(&a);
 }
@@ -290,12 +293,14 @@ enum status writer_commit_if_due(struct writer *w, struct err *err)
 
 enum status writer_finish(struct writer *w, struct err *err)
 {
+    CRASH_POINT("writer.stop.asked");
     pg_wait_limit(w->pg, STAGE_STOP_MAX_US / 2);
     if (w->n_pages > 0)
         TRY(commit(w, err));
     if (w->n_pages > 0) /* Postgres is away; the leases bring these pages back */
         LOG(WARN, "batch.left", KV("pages", (int64_t)w->n_pages));
     acks_retry(w);
+    CRASH_POINT("writer.stop.finished");
     return ST_OK;
 }
 
@@ -337,6 +342,7 @@ static enum status take_message(struct writer *w, struct msg *m, struct err *err
     bytes = (struct text){zmq_msg_data(kept), zmq_msg_size(kept)};
     TRY(records_decode(&records, w->arena, bytes, err));
     batch_add(w, records, bytes.len);
+    CRASH_POINT("writer.records.received");
     return ST_OK;
 }
 
