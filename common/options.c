@@ -85,7 +85,7 @@ static const struct option options[] = {
      "narrower one"},
     {"UF_BACKFILL", KIND_DURATION, STAGE_SCHEDULER | STAGE_CLI, "7d", "1h", "3650d", AT(backfill_s),
      CYCLES, "how far back a new account's first cycle reaches"},
-    {"UF_LEASE", KIND_DURATION, STAGE_SCHEDULER, "120s", "10s", "1h", AT(lease_s), CYCLES,
+    {"UF_LEASE", KIND_DURATION, STAGE_SCHEDULER, "120s", "2s", "1h", AT(lease_s), CYCLES,
      "how long a job may take, from its claim to the last acknowledgement, before it is offered "
      "again"},
     {"UF_MAX_OUTSTANDING", KIND_NUMBER, STAGE_SCHEDULER, "4096", "1", "100000", AT(max_outstanding),
