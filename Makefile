@@ -1,5 +1,5 @@
 # Usage Fetcher. `make run` to see it work, `make test` to prove it; CC=clang, SAN=1 (ASan, UBSan) and BUILD=DIR vary a build.
-BUILD   ?= $(if $(SAN),build/san,build)
+BUILD   ?= $(if $(SAN),build/san,$(if $(CRASH),build/crash,build))
 CC      ?= gcc
 CSTD    := -std=c17 -D_GNU_SOURCE
 WARN    := -Wall -Wextra -Werror -Wshadow -Wconversion -Wformat=2 -Wcast-qual -Wwrite-strings \
@@ -10,7 +10,7 @@ OPT     := -O2 -g -fno-omit-frame-pointer -fstack-protector-strong \
 PKGS    := libzmq libcurl msgpack libpq openssl libxxhash yajl libuv
 PKG      = $(shell pkg-config $(1) $(PKGS))
 TESTPKG  = $(shell pkg-config $(1) cmocka jansson libmicrohttpd)
-CFLAGS   = $(CSTD) $(WARN) $(OPT) -I. -I$(BUILD) -MMD -MP $(call PKG,--cflags)
+CFLAGS   = $(CSTD) $(WARN) $(OPT) $(if $(CRASH),-DUF_CRASH_POINTS) -I. -I$(BUILD) -MMD -MP $(call PKG,--cflags)
 LDFLAGS  = $(OPT) -Wl,--as-needed
 LIBS     = $(call PKG,--libs) -lm
 
@@ -41,11 +41,12 @@ run: all $(SIM); @deploy/run
 test: deps ; @tests/run-all            # unit under sanitizers, end to end, conformance; last line: N passed, N failed
 check: deps ; @tests/run-unit          # seconds, no network
 e2e: all $(SIM); @/usr/bin/python3 tests/e2e/run.py
+torture: deps ; @tests/torture/run.py   # dies at every CRASH_POINT once; --short is in `make test`
 conformance: all $(SIM); @tests/conformance/run
 bench: all $(SIM); @tests/bench/run
 docs/config.md: $(BUILD)/bin/usagectl; $< config-markdown >$@
 format: ; @clang-format -i $(SOURCES)
 tidy: deps ; @for f in $$(git ls-files '*.c'); do clang-tidy --quiet $$f -- $(CSTD) -I. $(call PKG,--cflags) 2>/dev/null || exit 1; done
 clean: ; rm -rf build
-.PHONY: all deps run test check e2e conformance bench format tidy clean
+.PHONY: all deps run test check e2e torture conformance bench format tidy clean
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
