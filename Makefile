@@ -6,7 +6,8 @@ WARN    := -Wall -Wextra -Werror -Wshadow -Wconversion -Wformat=2 -Wcast-qual -W
            -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wundef
 ,       := ,
 OPT     := -O2 -g -fno-omit-frame-pointer -fstack-protector-strong \
-           $(if $(SAN),-fsanitize=address$(,)undefined -fno-sanitize-recover=all,-D_FORTIFY_SOURCE=2)
+           $(if $(SAN)$(FUZZ),-fsanitize=address$(,)undefined -fno-sanitize-recover=all,-D_FORTIFY_SOURCE=2) \
+           $(if $(FUZZ),-fsanitize=fuzzer-no-link)
 PKGS    := libzmq libcurl msgpack libpq openssl libxxhash yajl libuv
 PKG      = $(shell pkg-config $(1) $(PKGS))
 TESTPKG  = $(shell pkg-config $(1) cmocka jansson libmicrohttpd)
@@ -34,6 +35,9 @@ $(BUILD)/migrations.c: $(wildcard db/*.sql) deploy/embed-sql; @mkdir -p $(@D); d
 $(BUILD)/obj/migrations.o: $(BUILD)/migrations.c; @mkdir -p $(@D); $(CC) $(CFLAGS) -c $< -o $@
 $(BUILD)/tests/test_%: $(BUILD)/obj/tests/test_%.o $$(call obj,$$(wildcard normalizer/*.c writer/*.c fetcher/*.c scheduler/*.c cli/*.c)) $(BUILD)/obj/migrations.o $(BUILD)/libuf.a
 	@mkdir -p $(@D); $(CC) $(LDFLAGS) $(filter-out %/main.o,$^) $(LIBS) $(call TESTPKG,--libs) -o $@
+$(BUILD)/fuzz/fuzz_control: WRAP := -Wl,--wrap=pg_begin
+$(BUILD)/fuzz/fuzz_%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $$(call obj,$$(wildcard scheduler/*.c cli/*.c)) $(BUILD)/obj/migrations.o $(BUILD)/libuf.a
+	@mkdir -p $(@D); $(CC) $(LDFLAGS) $(WRAP) -fsanitize=fuzzer $(filter-out %/main.o,$^) $(LIBS) -o $@
 $(SIM): $(call obj,$(wildcard tests/sim/*.c)); @mkdir -p $(@D); $(CC) $(LDFLAGS) $^ $(call TESTPKG,--libs) -lz -lpthread -o $@
 
 deps: ; @deploy/install-deps
@@ -44,9 +48,11 @@ e2e: all $(SIM); @/usr/bin/python3 tests/e2e/run.py
 torture: deps ; @tests/torture/run.py   # dies at every CRASH_POINT once; --short is in `make test`
 conformance: all $(SIM); @tests/conformance/run
 bench: all $(SIM); @tests/bench/run
+fuzz: deps ; @tests/fuzz/run $(or $(SECONDS),60)   # every decoder, that long each
+model: deps ; @docs/model/run                     # the life of a job, model-checked
 docs/config.md: $(BUILD)/bin/usagectl; $< config-markdown >$@
 format: ; @clang-format -i $(SOURCES)
 tidy: deps ; @for f in $$(git ls-files '*.c'); do clang-tidy --quiet $$f -- $(CSTD) -I. $(call PKG,--cflags) 2>/dev/null || exit 1; done
 clean: ; rm -rf build
-.PHONY: all deps run test check e2e torture conformance bench format tidy clean
+.PHONY: all deps run test check e2e torture conformance bench fuzz model format tidy clean
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
