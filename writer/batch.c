@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "common/clock.h"
+#include "common/crash.h"
 #include "common/log.h"
 #include "writer/copy.h"
 
@@ -94,6 +95,7 @@ static enum status month_ensure(struct months *m, struct pg *pg, int64_t t_us, s
     TRY(pg_begin(pg, err));
     pg_param_text(&p, time_format(text, t_us));
     TRY(pg_query(pg, NULL, NULL, "SELECT usage_metrics_ensure_month($1::timestamptz)", &p, err));
+    CRASH_POINT("writer.partition.made");
     TRY(pg_commit(pg, err));
     if (word)
         *word |= bit;
@@ -406,11 +408,13 @@ static enum status delete_gone(struct work *w, struct err *err)
         w->gone[i]->page->removed++;
     }
     keys_param(&p, &keys);
-    return pg_query(w->pg, NULL, NULL,
-                    "DELETE FROM usage_metrics m "
-                    "USING unnest($1::bigint[], $2::timestamptz[], $3::uuid[]) AS k (a, b, r) "
-                    "WHERE m.account_id = k.a AND m.bucket_start = k.b AND m.row_key = k.r",
-                    &p, err);
+    TRY(pg_query(w->pg, NULL, NULL,
+                 "DELETE FROM usage_metrics m "
+                 "USING unnest($1::bigint[], $2::timestamptz[], $3::uuid[]) AS k (a, b, r) "
+                 "WHERE m.account_id = k.a AND m.bucket_start = k.b AND m.row_key = k.r",
+                 &p, err));
+    CRASH_POINT("writer.rows.deleted");
+    return ST_OK;
 }
 
 static const char update_sql[] =
@@ -462,7 +466,9 @@ static enum status update_changed(struct work *w, struct err *err)
     for (size_t t = N_RECORD_DIMENSIONS; t < N_RECORD_TEXTS; t++)
         param_array(&p, &measures[t]);
     param_array(&p, &jobs);
-    return pg_query(w->pg, NULL, NULL, update_sql, &p, err);
+    TRY(pg_query(w->pg, NULL, NULL, update_sql, &p, err));
+    CRASH_POINT("writer.rows.updated");
+    return ST_OK;
 }
 
 static enum status copy_new(struct work *w, struct err *err)
@@ -481,7 +487,9 @@ static enum status copy_new(struct work *w, struct err *err)
     if (!any)
         return ST_OK;
     copy_end(&b);
-    return pg_copy(w->pg, copy_sql, (struct text){b.at, b.len}, NULL, err);
+    TRY(pg_copy(w->pg, copy_sql, (struct text){b.at, b.len}, NULL, err));
+    CRASH_POINT("writer.rows.copied");
+    return ST_OK;
 }
 
 static void count_rows(struct work *w)
@@ -568,7 +576,7 @@ static enum status revisions_before(struct work *w, struct revisions *v, struct 
     param_array(&p, &v->providers);
     param_array(&p, &v->widths);
     param_array(&p, &v->jobs);
-    return pg_query(
+    TRY(pg_query(
         w->pg, NULL, NULL,
         "INSERT INTO usage_revisions (account_id, provider, feed, bucket_start, bucket_seconds, "
         "row_key, change, old_row, job_id) "
@@ -577,7 +585,9 @@ static enum status revisions_before(struct work *w, struct revisions *v, struct 
         "$6::text[], $7::int[], $8::uuid[]) AS k (a, b, r, c, f, p, w, j) "
         "LEFT JOIN usage_metrics m ON m.account_id = k.a AND m.bucket_start = k.b AND m.row_key = "
         "k.r",
-        &p, err);
+        &p, err));
+    CRASH_POINT("writer.revisions.begun");
+    return ST_OK;
 }
 
 static enum status revisions_after(struct work *w, struct revisions *v, struct err *err)
@@ -587,13 +597,15 @@ static enum status revisions_after(struct work *w, struct revisions *v, struct e
     if (!v->changes.any)
         return ST_OK;
     keys_param(&p, &v->keys);
-    return pg_query(w->pg, NULL, NULL,
-                    "UPDATE usage_revisions v SET new_row = " ROW_JSON " FROM usage_metrics m, "
-                    "unnest($1::bigint[], $2::timestamptz[], $3::uuid[]) AS k (a, b, r) "
-                    "WHERE v.account_id = k.a AND v.revised_at = now() AND v.bucket_start = k.b "
-                    "AND v.row_key = k.r "
-                    "AND m.account_id = k.a AND m.bucket_start = k.b AND m.row_key = k.r",
-                    &p, err);
+    TRY(pg_query(w->pg, NULL, NULL,
+                 "UPDATE usage_revisions v SET new_row = " ROW_JSON " FROM usage_metrics m, "
+                 "unnest($1::bigint[], $2::timestamptz[], $3::uuid[]) AS k (a, b, r) "
+                 "WHERE v.account_id = k.a AND v.revised_at = now() AND v.bucket_start = k.b "
+                 "AND v.row_key = k.r "
+                 "AND m.account_id = k.a AND m.bucket_start = k.b AND m.row_key = k.r",
+                 &p, err));
+    CRASH_POINT("writer.revisions.ended");
+    return ST_OK;
 }
 
 /* ---- dead letters ---- */
@@ -615,7 +627,7 @@ static enum status dead_letter_put(struct work *w, const struct batch_page *bp,
     pg_param_text(&p, sqlstate);
     pg_param_utf8(&p, w->a, dead->body.len > 0 ? dead->body : TEXT_NULL);
     pg_param_text(&p, key_text(w->a, bp->origin->job_id.at));
-    return pg_query(
+    TRY(pg_query(
         w->pg, NULL, NULL,
         "INSERT INTO dead_letters (account_id, provider, feed, window_from, window_to, "
         "reason, json_path, sqlstate, body, job_id) VALUES ($1::bigint, $2, $3, "
@@ -624,7 +636,9 @@ static enum status dead_letter_put(struct work *w, const struct batch_page *bp,
         "WHERE closed_at IS NULL DO UPDATE SET occurrences = dead_letters.occurrences + 1, "
         "last_seen_at = now(), window_to = excluded.window_to, body = excluded.body, "
         "job_id = excluded.job_id",
-        &p, err);
+        &p, err));
+    CRASH_POINT("writer.letter.written");
+    return ST_OK;
 }
 
 #define BAD_ROWS_KEPT 100 /* of one page: the rest only repeats what is wrong with the provider */
@@ -653,15 +667,19 @@ static enum status replace(struct work *w, struct err *err)
 
     TRY(pg_begin(w->pg, err));
     TRY(fence(w, err));
+    CRASH_POINT("writer.batch.fenced");
     collect(w);
     TRY(probe(w, err));
+    CRASH_POINT("writer.batch.probed");
     TRY(revisions_before(w, &revisions, err));
     TRY(delete_gone(w, err));
     TRY(update_changed(w, err));
     TRY(copy_new(w, err));
     TRY(revisions_after(w, &revisions, err));
     TRY(dead_letters(w, err));
+    CRASH_POINT("writer.batch.committing");
     TRY(pg_commit(w->pg, err));
+    CRASH_POINT("writer.batch.committed");
     count_rows(w);
     return ST_OK;
 }
