@@ -12,7 +12,7 @@
 
 #define CHUNK_FIRST ((size_t)64 << 10)
 #define CHUNK_MOST  ((size_t)1 << 20)
-#define KEEP_MOST   ((size_t)1 << 20) /* kept by a reset; a larger message gives its memory back */
+#define KEEP_MOST   ((size_t)8 << 20) /* kept by a reset: a full page with its tree and records */
 #define ALIGNMENT   (alignof(max_align_t))
 
 struct chunk {
@@ -242,7 +242,7 @@ void arena_free(struct arena **a)
 
 /* Room for `more` bytes and a NUL: at the same place when nothing was allocated since, else in a
  * new block of at least twice the size. */
-static void buf_reserve(struct buf *b, size_t more)
+void buf_reserve(struct buf *b, size_t more)
 {
     struct chunk *c = b->arena->current;
     size_t need = bytes_of(b->len + more + 1, 1);
@@ -266,23 +266,9 @@ static void buf_reserve(struct buf *b, size_t more)
     b->cap = cap;
 }
 
-void buf_append(struct buf *b, const void *from, size_t len)
-{
-    buf_reserve(b, len);
-    if (len)
-        memcpy(b->at + b->len, from, len);
-    b->len += len;
-    b->at[b->len] = '\0';
-}
-
 void buf_text(struct buf *b, struct text t)
 {
     buf_append(b, t.at, t.len);
-}
-
-void buf_str(struct buf *b, const char *s)
-{
-    buf_append(b, s, strlen(s));
 }
 
 void buf_printf(struct buf *b, const char *fmt, ...)

@@ -6,6 +6,7 @@
 #define UF_ARENA_H
 
 #include <stddef.h>
+#include <string.h>
 
 #include "common/status.h"
 #include "common/text.h"
@@ -16,7 +17,7 @@ struct arena *arena_new(void);
 void arena_free(struct arena **a); /* accepts NULL */
 
 /* Ends the life of all that was allocated, runs the deferred calls last-in first-out, and keeps
- * up to 1 MiB of memory for the next message. */
+ * up to 8 MiB of memory for the next message. */
 void arena_reset(struct arena *a);
 
 /* Zeroed, aligned for any type; never NULL. `count` x `size` may be 0. */
@@ -38,9 +39,21 @@ struct buf {
     char *at; /* NUL-terminated after each append */
     size_t len, cap;
 };
-void buf_append(struct buf *b, const void *from, size_t len);
+void buf_reserve(struct buf *b, size_t more); /* room for `more` bytes and the NUL */
+static inline void buf_append(struct buf *b, const void *from, size_t len)
+{
+    if (b->cap - b->len <= len)
+        buf_reserve(b, len);
+    if (len)
+        memcpy(b->at + b->len, from, len);
+    b->len += len;
+    b->at[b->len] = '\0';
+}
 void buf_text(struct buf *b, struct text t);
-void buf_str(struct buf *b, const char *s);
+static inline void buf_str(struct buf *b, const char *s) /* a literal's length costs nothing */
+{
+    buf_append(b, s, strlen(s));
+}
 void buf_printf(struct buf *b, const char *fmt, ...) PRINTF_LIKE(2, 3);
 
 /* For what lives as long as the process; ends it with 111 when memory is out. */
