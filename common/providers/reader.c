@@ -1,5 +1,6 @@
 #include "common/providers/reader.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,8 @@ struct bucket {
     const struct json *results;
 };
 
+#define FIELDS_MAX 64 /* of one feed: one bit each in `seen` */
+
 /* One page being read. */
 struct reading {
     struct arena *arena;
@@ -28,6 +31,7 @@ struct reading {
     struct json_doc doc;
     struct bucket *buckets;
     size_t n_buckets;
+    size_t path_len[FIELDS_MAX]; /* of the feed's fields */
 };
 
 static enum status page_fault(struct reading *r, const char *path, const char *why)
@@ -201,9 +205,11 @@ struct build {
     struct row *row;
     struct member dims[READER_MEMBERS_MAX], extra[READER_MEMBERS_MAX];
     size_t n_dims, n_extra;
-    uint64_t seen;  /* a bit for each field of the feed's table that had a value */
-    struct err err; /* why it is set aside */
-    struct text at; /* and where in the result */
+    size_t next_field; /* of the table, when the members come in the table's order */
+    uint64_t seen;     /* a bit for each field of the feed's table that had a value */
+    struct err err;    /* why it is set aside */
+    struct err why;    /* the part of it that a number's parser tells */
+    struct text at;    /* and where in the result */
 };
 
 static enum status row_fault(struct build *b, struct text path, const char *why)
@@ -226,11 +232,20 @@ static bool is_personal(struct text key)
     return false;
 }
 
-static const struct field *field_of(const struct feed *feed, struct text path)
+/* Providers keep an order: the search begins behind the field that was found last. */
+static const struct field *field_of(struct build *b, struct text path)
 {
-    for (size_t i = 0; i < feed->n_fields; i++)
-        if (text_is(path, feed->fields[i].path))
+    const struct feed *feed = b->r->feed;
+    size_t i = b->next_field;
+
+    for (size_t tried = 0; tried < feed->n_fields; tried++, i++) {
+        if (i >= feed->n_fields)
+            i = 0;
+        if (path.len == b->r->path_len[i] && memcmp(path.at, feed->fields[i].path, path.len) == 0) {
+            b->next_field = i + 1;
             return &feed->fields[i];
+        }
+    }
     return NULL;
 }
 
@@ -239,12 +254,11 @@ static enum status take_decimal(struct build *b, struct text path, const struct 
                                 uint32_t places, struct text *out)
 {
     struct decimal d;
-    struct err why = {0};
 
     if (m->type != JSON_NUMBER && m->type != JSON_STRING)
         return row_fault(b, path, "not a number");
-    if (decimal_parse(&d, b->r->arena, m->text, &why) != ST_OK)
-        return row_fault(b, path, why.text);
+    if (decimal_parse(&d, b->r->arena, m->text, &b->why) != ST_OK)
+        return row_fault(b, path, b->why.text);
     decimal_shift(&d, places);
     *out = decimal_format(&d, b->r->arena);
     return ST_OK;
@@ -255,12 +269,11 @@ static enum status take_count(struct build *b, const struct field *f, struct tex
 {
     int64_t *count = &b->row->record.counts[f->target];
     int64_t value;
-    struct err why = {0};
 
     if (m->type != JSON_NUMBER)
         return row_fault(b, path, "not a number");
-    if (int64_parse(&value, m->text, &why) != ST_OK)
-        return row_fault(b, path, why.text);
+    if (int64_parse(&value, m->text, &b->why) != ST_OK)
+        return row_fault(b, path, b->why.text);
     if (value < 0)
         return row_fault(b, path, "a negative count");
     if (f->use == FIELD_COUNT_ADD && *count != COUNT_NULL &&
@@ -329,13 +342,12 @@ static enum status add_dim(struct build *b, struct text path, const struct json 
 static enum status add_extra(struct build *b, struct text path, const struct json *m)
 {
     struct member *extra;
-    struct err why = {0};
 
     if (m->type != JSON_NUMBER)
         return row_fault(b, path, "not a number");
     TRY(add_member(b, b->extra, &b->n_extra, path, &extra));
-    if (decimal_parse(&extra->number, b->r->arena, m->text, &why) != ST_OK)
-        return row_fault(b, path, why.text);
+    if (decimal_parse(&extra->number, b->r->arena, m->text, &b->why) != ST_OK)
+        return row_fault(b, path, b->why.text);
     return ST_OK;
 }
 
@@ -393,7 +405,7 @@ static enum status take_known(struct build *b, const struct field *f, struct tex
 /* NOLINTNEXTLINE(misc-no-recursion): as deep as the JSON, which JSON_DEPTH_MAX bounds */
 static enum status take_member(struct build *b, struct text path, const struct json *m)
 {
-    const struct field *f = field_of(b->r->feed, path);
+    const struct field *f = field_of(b, path);
 
     if (f)
         return take_known(b, f, path, m);
@@ -507,7 +519,7 @@ static enum status build_row(struct build *b)
 static bool identity_holds(const struct identity *id, const struct json *node)
 {
     const struct json *whole = json_path(node, id->whole);
-    struct err ignored = {0};
+    struct err ignored; /* never read, so not cleared for each row */
     int64_t total = 0, parts = 0;
 
     if (!json_is(whole, JSON_NUMBER) || int64_parse(&total, whole->text, &ignored) != ST_OK)
@@ -803,6 +815,9 @@ static enum status build_rows(struct reading *r, struct row *rows, size_t *n_row
     struct build *b = ARENA_NEW(r->arena, struct build);
     size_t size = 0;
 
+    assert(r->feed->n_fields <= FIELDS_MAX);
+    for (size_t i = 0; i < r->feed->n_fields; i++)
+        r->path_len[i] = strlen(r->feed->fields[i].path);
     for (size_t i = 0; i < r->n_buckets; i++) {
         size_t result = 0;
         for (const struct json *node = r->buckets[i].results->first; node; node = node->next) {
@@ -813,7 +828,7 @@ static enum status build_rows(struct reading *r, struct row *rows, size_t *n_row
             row->record.bucket_seconds = r->window->bucket_s;
             b->r = r;
             b->row = row;
-            b->n_dims = b->n_extra = 0;
+            b->n_dims = b->n_extra = b->next_field = 0;
             b->seen = 0;
             if (build_row(b) != ST_OK) {
                 set_aside(r, bad, row, b->at, b->err.text);
