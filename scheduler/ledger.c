@@ -306,7 +306,8 @@ enum status ledger_claim(struct ledger *l, struct claim *out, struct arena *a, s
 /* ---- settle ---- */
 
 static const char lock_sql[] =
-    "SELECT a.account_id FROM accounts a JOIN unnest($1::bigint[], $2::bigint[]) AS j (account_id, "
+    "SELECT a.account_id, a.lease_epoch FROM accounts a JOIN unnest($1::bigint[], $2::bigint[]) AS "
+    "j (account_id, "
     "epoch) "
     "ON a.account_id = j.account_id AND a.lease_epoch = j.epoch ORDER BY a.account_id "
     "FOR NO KEY UPDATE OF a";
@@ -688,7 +689,8 @@ static enum status lock_ours(struct ledger *l, struct arena *a, struct tracked_j
     pg_param_text(&p, pg_array_close(&epochs));
     TRY(pg_query(l->pg, &r, a, lock_sql, &p, err));
     for (size_t i = 0; i < *n; i++)
-        if (rows_of(r, &at, jobs[i]->account_id))
+        /* an account's lost job and the one after it may end in the same moment */
+        if (rows_of(r, &at, jobs[i]->account_id) && pg_int(r, at, 1) == jobs[i]->epoch)
             jobs[kept++] = jobs[i];
     if (kept < *n)
         LOG(WARN, "lease.lost", KV("jobs", (int64_t)(*n - kept)));
