@@ -23,7 +23,9 @@ struct parser {
         struct json **tail; /* where its next child goes */
     } open[JSON_DEPTH_MAX];
     uint32_t depth;
-    struct text key; /* of the value to come */
+    uint32_t levels;    /* what is deeper is not kept */
+    struct json beyond; /* stands for all of that */
+    struct text key;    /* of the value to come */
     bool too_deep;
 };
 
@@ -65,10 +67,20 @@ static struct text kept(struct parser *p, const unsigned char *at, size_t len)
     return (struct text){arena_copy(p->arena, s, len), len}; /* yajl resolved escapes in a buffer */
 }
 
+static bool is_beyond(const struct parser *p)
+{
+    return p->depth >= p->levels;
+}
+
 static struct json *add(struct parser *p, enum json_type type)
 {
-    struct json *node = ARENA_NEW(p->arena, struct json);
+    struct json *node;
 
+    if (is_beyond(p)) {
+        p->open[p->depth - 1].node->n++;
+        return &p->beyond;
+    }
+    node = ARENA_NEW(p->arena, struct json);
     node->type = type;
     node->key = p->key;
     p->key = TEXT_NULL;
@@ -96,13 +108,19 @@ static int on_boolean(void *ctx, int value)
 
 static int on_number(void *ctx, const char *at, size_t len)
 {
-    add(ctx, JSON_NUMBER)->text = kept(ctx, (const unsigned char *)at, len);
+    struct json *node = add(ctx, JSON_NUMBER);
+
+    if (!is_beyond(ctx))
+        node->text = kept(ctx, (const unsigned char *)at, len);
     return 1;
 }
 
 static int on_string(void *ctx, const unsigned char *at, size_t len)
 {
-    add(ctx, JSON_STRING)->text = kept(ctx, at, len);
+    struct json *node = add(ctx, JSON_STRING);
+
+    if (!is_beyond(ctx))
+        node->text = kept(ctx, at, len);
     return 1;
 }
 
@@ -110,7 +128,8 @@ static int on_key(void *ctx, const unsigned char *at, size_t len)
 {
     struct parser *p = ctx;
 
-    p->key = kept(p, at, len);
+    if (!is_beyond(p))
+        p->key = kept(p, at, len);
     return 1;
 }
 
@@ -205,8 +224,12 @@ static void drop_doubles_of_many(struct arena *a, struct json *object)
 static int on_end_map(void *ctx)
 {
     struct parser *p = ctx;
-    struct json *object = p->open[--p->depth].node;
+    struct json *object;
+    bool hollow = is_beyond(p);
 
+    object = p->open[--p->depth].node;
+    if (hollow)
+        return 1;
     if (object->n <= FEW_MEMBERS)
         drop_doubles_of_few(object);
     else
@@ -365,10 +388,11 @@ static struct text prepared(struct arena *a, struct text body, bool *repaired)
     return (struct text){b.at, b.len};
 }
 
-enum status json_parse(struct json_doc *out, struct arena *a, struct text body, struct err *err)
+enum status json_parse_outline(struct json_doc *out, struct arena *a, struct text body,
+                               uint32_t levels, struct err *err)
 {
     yajl_alloc_funcs memory = {yajl_take, yajl_grow, yajl_drop, a};
-    struct parser p = {.arena = a};
+    struct parser p = {.arena = a, .levels = levels};
     bool repaired;
     size_t received = body.len;
     yajl_handle h;
@@ -394,6 +418,11 @@ enum status json_parse(struct json_doc *out, struct arena *a, struct text body, 
         return refused(&p, h, err);
     *out = (struct json_doc){p.root, repaired};
     return ST_OK;
+}
+
+enum status json_parse(struct json_doc *out, struct arena *a, struct text body, struct err *err)
+{
+    return json_parse_outline(out, a, body, JSON_DEPTH_MAX + 1, err);
 }
 
 const struct json *json_member(const struct json *node, const char *key)

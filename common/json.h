@@ -46,6 +46,12 @@ struct json_doc {
 enum status json_parse(struct json_doc *out, struct arena *a, struct text body,
                        struct err *err) CHECKED;
 
+/* The same, for whoever needs the frame alone: all is checked, but only the upper `levels` are kept
+ * (the root is the first). A lowest array or object has its `n` (doubles counted) and no children.
+ */
+enum status json_parse_outline(struct json_doc *out, struct arena *a, struct text body,
+                               uint32_t levels, struct err *err) CHECKED;
+
 /* NULL when `node` is NULL, not an object, or has no such member. */
 const struct json *json_member(const struct json *node, const char *key);
 /* "a.b.c" through objects. */

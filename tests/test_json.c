@@ -103,6 +103,9 @@ static void what_is_not_json_is_refused(void **state)
         good &= same_int(refused_cases[i].name,
                          json_parse(&doc, a, text_of(refused_cases[i].body), &err), ST_REJECT);
         good &= has_words(refused_cases[i].name, err.text, refused_cases[i].want);
+        good &= same_int(refused_cases[i].name,
+                         json_parse_outline(&doc, a, text_of(refused_cases[i].body), 1, &err),
+                         ST_REJECT);
     }
     good &= same_int("null text", json_parse(&(struct json_doc){0}, a, TEXT_NULL, &(struct err){0}),
                      ST_REJECT);
@@ -343,6 +346,46 @@ static void writing(void **state)
     arena_free(&a);
 }
 
+static const struct {
+    const char *name, *body;
+    uint32_t levels;
+    const char *want;
+} outline_cases[] = {
+    {"all of it", "{\"a\":[1,{\"b\":\"c\"}]}", 4, "{\"a\":[1,{\"b\":\"c\"}]}"},
+    {"the root alone", "{\"a\":[1,{\"b\":\"c\"}]}", 1, "{}"},
+    {"hollow arrays and objects", "{\"a\":[1],\"b\":{\"c\":{\"d\":2}},\"e\":3}", 2,
+     "{\"a\":[],\"b\":{},\"e\":3}"},
+    {"what is kept follows what is not", "[[{\"a\":[\"\\n\"]}],{\"b\":true}]", 3,
+     "[[{}],{\"b\":true}]"},
+    {"doubles above the edge", "{\"a\":{\"x\":1},\"a\":{\"y\":{\"z\":1}}}", 3,
+     "{\"a\":{\"y\":{}}}"},
+    {"doubles below the edge", "{\"a\":{\"x\":1,\"x\":2},\"b\":0}", 2, "{\"a\":{},\"b\":0}"},
+};
+
+static void an_outline_keeps_the_upper_levels(void **state)
+{
+    struct arena *a = arena_new();
+    bool good = true;
+    struct json_doc doc;
+    struct err err = {0};
+
+    (void)state;
+    for (size_t i = 0; i < ROWS(outline_cases); i++) {
+        struct buf out = {.arena = a};
+        good &= same_int(outline_cases[i].name,
+                         json_parse_outline(&doc, a, text_of(outline_cases[i].body),
+                                            outline_cases[i].levels, &err),
+                         ST_OK);
+        json_print(&out, doc.root);
+        good &= same_str(outline_cases[i].name, out.at, outline_cases[i].want);
+    }
+    assert_int_equal(
+        json_parse_outline(&doc, a, TEXT_LIT("{\"r\":[{\"x\":[1,2]},[3],4]}"), 2, &err), ST_OK);
+    assert_int_equal(json_member(doc.root, "r")->n, 3);
+    assert_true(good);
+    arena_free(&a);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -353,6 +396,7 @@ int main(void)
         cmocka_unit_test(another_parser_agrees),
         cmocka_unit_test(damaged_bodies_are_survived),
         cmocka_unit_test(members_and_paths),
+        cmocka_unit_test(an_outline_keeps_the_upper_levels),
         cmocka_unit_test(writing),
     };
 

@@ -107,8 +107,11 @@ static enum status not_a_page(struct reading *r)
                                    printable_snippet(r->arena, redact(r->arena, said, NULL), 200)));
 }
 
+#define LEVELS_ALL  (JSON_DEPTH_MAX + 1)
+#define LEVELS_PEEK 4 /* the page, its array, its buckets, their members; of results the number */
+
 /* Body -> buckets, in the page's order. */
-static enum status scan(struct reading *r, struct text body)
+static enum status scan(struct reading *r, struct text body, uint32_t levels)
 {
     const struct json *data;
     size_t index = 0;
@@ -123,7 +126,7 @@ static enum status scan(struct reading *r, struct text body)
             "the answer is HTML or XML, not JSON, so it is not the provider's: a proxy or "
             "gateway in between, or a wrong base URL? It begins: %s",
             printable_snippet(r->arena, redact(r->arena, body, NULL), 100));
-    if (json_parse(&r->doc, r->arena, body, r->err) != ST_OK)
+    if (json_parse_outline(&r->doc, r->arena, body, levels, r->err) != ST_OK)
         return err_prefix(r->err, "the answer is not JSON");
     data = json_member(r->doc.root, r->env->data);
     if (!json_is(data, JSON_ARRAY))
@@ -165,7 +168,7 @@ enum status reader_peek(struct peek *out, struct arena *a, const struct feed *fe
     struct peek peek = {0};
     int64_t width_us = window->bucket_s * US_PER_S;
 
-    TRY(scan(&r, body));
+    TRY(scan(&r, body, LEVELS_PEEK));
     TRY(read_cursor(&r, &peek));
     for (size_t i = 0; i < r.n_buckets; i++) {
         const struct bucket *b = &r.buckets[i];
@@ -884,7 +887,7 @@ static enum status read_page(struct reading *r, struct record_page *out, struct 
     struct row *rows;
     size_t n_results = 0, n_rows = 0;
 
-    TRY(scan(r, body));
+    TRY(scan(r, body, LEVELS_ALL));
     notes->repaired = r->doc.repaired;
     settle_buckets(r, out, notes);
     for (size_t i = 0; i < r->n_buckets; i++)
