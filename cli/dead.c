@@ -160,11 +160,10 @@ static enum status letter_load(struct letter *out, struct cli *cli, const char *
     TRY(cli_database(cli, err));
     pg_param_text(&p, id);
     TRY(pg_query(cli->pg, &r, cli->arena,
-                 "SELECT a.name, d.feed, " PG_US("d.window_from") ", " PG_US(
-                     "coalesce(d.window_to, now())") ", d.occurrences, d.closed_at IS NOT NULL "
-                                                     "FROM dead_letters d LEFT JOIN accounts a "
-                                                     "USING (account_id) "
-                                                     "WHERE d.letter_id = $1::bigint",
+                 "SELECT a.name, d.feed, epoch_us(d.window_from), epoch_us(coalesce(d.window_to, "
+                 "now())), d.occurrences, d.closed_at IS NOT NULL "
+                 "FROM dead_letters d LEFT JOIN accounts a USING (account_id) "
+                 "WHERE d.letter_id = $1::bigint",
                  &p, err));
     TRY(pg_commit(cli->pg, err));
     if (PQntuples(r) == 0)
@@ -192,7 +191,8 @@ static enum status letter_close(struct cli *cli, const struct letter *l, struct 
     pg_param_text(&p, l->occurrences);
     TRY(pg_query(cli->pg, &r, cli->arena,
                  "UPDATE dead_letters SET closed_at = now() WHERE letter_id = $1::bigint AND "
-                 "closed_at IS NULL AND occurrences = $2::integer RETURNING 1",
+                 "closed_at IS NULL AND occurrences = $2::integer "
+                 "RETURNING 1",
                  &p, err));
     TRY(pg_commit(cli->pg, err));
     cli->answer_is_no = PQntuples(r) == 0;

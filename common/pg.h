@@ -87,8 +87,6 @@ enum status pg_check_schema(struct pg *pg, struct err *err) CHECKED;
 int64_t pg_int(const PGresult *r, int row, int col); /* text form; 0 for null */
 struct text pg_text(const PGresult *r, int row,
                     int col); /* null for null; borrowed from the result */
-/* A timestamptz asked for as `(extract(epoch from t) * 1000000)::bigint`, or null: 0. */
-#define PG_US(expr) "(extract(epoch from " expr ") * 1000000)::bigint"
 
 /* An array literal in text form, for `$1::bigint[]` and the like, built element by element in an
  * arena. */

@@ -16,49 +16,25 @@
 
 static const char claim_sql[] =
     /* materialized: run again for a join, the subquery would lock more than its limit */
-    "WITH due AS MATERIALIZED (SELECT account_id FROM accounts WHERE enabled AND next_due <= now() "
-    "ORDER BY next_due LIMIT $1::bigint FOR NO KEY UPDATE SKIP LOCKED) "
-    "UPDATE accounts a SET lease_epoch = lease_epoch + 1, lease_until = now() + $2::interval, "
-    "lease_job = gen_random_uuid(), lease_owner = $3::uuid, next_due = now() + $2::interval "
-    "FROM due WHERE a.account_id = due.account_id "
+    "WITH due AS MATERIALIZED (SELECT account_id FROM accounts "
+    "WHERE enabled AND next_due <= now() ORDER BY next_due LIMIT $1::bigint FOR NO KEY "
+    "UPDATE SKIP LOCKED) UPDATE accounts a SET lease_epoch = lease_epoch + 1, lease_until = now() "
+    "+ $2::interval, lease_job = gen_random_uuid(), lease_owner = $3::uuid, next_due = now() + "
+    "$2::interval FROM due WHERE a.account_id = due.account_id "
     "RETURNING a.account_id, a.name, a.provider, a.base_url, a.key_ciphertext, a.lease_epoch, "
-    "a.lease_job, " PG_US("now()") ", EXISTS (SELECT FROM run_accounts ra JOIN fetch_runs r "
-                                   "USING (run_id) WHERE ra.account_id = a.account_id "
-                                   "AND ra.state = 'pending' AND r.kind = 'manual')";
+    "a.lease_job, epoch_us(now()), EXISTS (SELECT FROM run_accounts ra JOIN fetch_runs r USING "
+    "(run_id) WHERE ra.account_id = a.account_id AND ra.state = 'pending' AND r.kind = 'manual')";
 
 static const char feeds_sql[] =
-    "SELECT account_id, feed, enabled, " PG_US("complete_from") ", " PG_US("watermark") ", " PG_US(
-        "next_due") ", " PG_US("empty_since") ", " PG_US("audited_3d_at") ", " PG_US("audited_30d_"
-                                                                                     "at") ", "
-                                                                                           "consecu"
-                                                                                           "tive_"
-                                                                                           "failure"
-                                                                                           "s, "
-                                                                                           "coalesc"
-                                                                                           "e(last_"
-                                                                                           "error, "
-                                                                                           "'ok') "
-                                                                                           "<> "
-                                                                                           "'ok' "
-                                                                                           "FROM "
-                                                                                           "account"
-                                                                                           "_feeds "
-                                                                                           "WHERE "
-                                                                                           "account"
-                                                                                           "_id = "
-                                                                                           "ANY "
-                                                                                           "($1::"
-                                                                                           "bigint["
-                                                                                           "]) "
-                                                                                           "ORDER "
-                                                                                           "BY 1";
+    "SELECT account_id, feed, enabled, epoch_us(complete_from), epoch_us(watermark), "
+    "epoch_us(next_due), epoch_us(empty_since), epoch_us(audited_3d_at), "
+    "epoch_us(audited_30d_at), consecutive_failures, coalesce(last_error, 'ok') <> 'ok', "
+    "bucket_seconds FROM account_feeds WHERE account_id = ANY ($1::bigint[]) ORDER BY 1";
 
 static const char owed_sql[] =
-    "SELECT DISTINCT ON (account_id, feed) account_id, feed, owed_id, " PG_US("done_to") ", " PG_US(
-        "to_at") ", failures FROM owed_windows "
-                 "WHERE account_id = ANY ($1::bigint[]) AND state = 'pending' AND next_try_at <= "
-                 "now() "
-                 "ORDER BY account_id, feed, owed_id";
+    "SELECT DISTINCT ON (account_id, feed) account_id, feed, owed_id, epoch_us(done_to), "
+    "epoch_us(to_at), failures FROM owed_windows WHERE account_id = ANY ($1::bigint[]) AND state "
+    "= 'pending' AND next_try_at <= now() ORDER BY account_id, feed, owed_id";
 
 /* `\x...`, Postgres's text form of bytes, decoded. */
 static struct text bytea_text(struct arena *a, struct text hex)
@@ -221,13 +197,11 @@ static enum status owe_backfill(struct ledger *l, struct arena *a, const struct 
     return pg_query(
         l->pg, NULL, NULL,
         "WITH new AS (SELECT * FROM unnest($2::text[], $3::timestamptz[], $4::timestamptz[]) AS n "
-        "(feed, f, t) "
-        "WHERE NOT EXISTS (SELECT FROM owed_windows o WHERE o.account_id = $1::bigint AND o.feed = "
-        "n.feed "
-        "AND o.kind = 'backfill')), "
-        "run AS (INSERT INTO fetch_runs (kind, accounts_total) SELECT 'backfill', 1 "
-        "WHERE EXISTS (SELECT FROM new) RETURNING run_id), "
-        "ra AS (INSERT INTO run_accounts (run_id, account_id) SELECT run_id, $1::bigint FROM run) "
+        "(feed, f, t) WHERE NOT EXISTS (SELECT FROM owed_windows o "
+        "WHERE o.account_id = $1::bigint AND o.feed = n.feed AND o.kind = 'backfill')), run AS "
+        "(INSERT INTO fetch_runs (kind, accounts_total) SELECT 'backfill', 1 "
+        "WHERE EXISTS (SELECT FROM new) RETURNING run_id), ra AS (INSERT INTO run_accounts "
+        "(run_id, account_id) SELECT run_id, $1::bigint FROM run) "
         "INSERT INTO owed_windows (run_id, account_id, feed, kind, from_at, to_at, done_to) "
         "SELECT run_id, $1::bigint, feed, 'backfill', f, t, f FROM new, run",
         &p, err);
@@ -238,10 +212,11 @@ static enum status read_pipeline(struct ledger *l, struct claim *out, struct are
 {
     PGresult *r;
 
-    TRY(pg_query(l->pg, &r, a,
-                 "SELECT (SELECT paused FROM pipeline), "
-                 "(SELECT " PG_US("min(next_due) - now()") " FROM accounts WHERE enabled)",
-                 NULL, err));
+    TRY(pg_query(
+        l->pg, &r, a,
+        "SELECT (SELECT paused FROM pipeline), (SELECT epoch_us(min(next_due)) - epoch_us(now()) "
+        "FROM accounts WHERE enabled)",
+        NULL, err));
     out->paused = PQgetvalue(r, 0, 0)[0] == 't';
     out->next_due_in_us = PQgetisnull(r, 0, 1) ? INT64_MAX : pg_int(r, 0, 1);
     return ST_OK;
@@ -306,92 +281,67 @@ enum status ledger_claim(struct ledger *l, struct claim *out, struct arena *a, s
 /* ---- settle ---- */
 
 static const char lock_sql[] =
-    "SELECT a.account_id, a.lease_epoch FROM accounts a JOIN unnest($1::bigint[], $2::bigint[]) AS "
-    "j (account_id, "
-    "epoch) "
-    "ON a.account_id = j.account_id AND a.lease_epoch = j.epoch ORDER BY a.account_id "
-    "FOR NO KEY UPDATE OF a";
+    "SELECT a.account_id, a.lease_epoch FROM accounts a JOIN unnest($1::bigint[], $2::bigint[]) "
+    "AS j (account_id, epoch) ON a.account_id = j.account_id AND a.lease_epoch = j.epoch "
+    "ORDER BY a.account_id FOR NO KEY UPDATE OF a";
 
 static const char feeds_update_sql[] =
     "INSERT INTO account_feeds AS f (account_id, feed, complete_from, watermark, next_due, "
-    "last_attempt_at, "
-    "last_success_at, last_error, last_error_detail, consecutive_failures, empty_since, "
-    "audited_3d_at, "
-    "audited_30d_at, bucket_seconds) "
+    "last_attempt_at, last_success_at, last_error, last_error_detail, consecutive_failures, "
+    "empty_since, audited_3d_at, audited_30d_at, bucket_seconds) "
     "SELECT account_id, feed, CASE WHEN watermark IS NOT NULL THEN complete_from END, watermark, "
-    "next_due, now(), "
-    "CASE WHEN error = 'ok' THEN now() END, error, detail, failed::int, CASE WHEN empty THEN now() "
-    "END, "
-    "CASE WHEN audit3 THEN now() END, CASE WHEN audit30 THEN now() END, bucket_s "
-    "FROM unnest($1::bigint[], $2::text[], $3::timestamptz[], $4::timestamptz[], "
-    "$5::timestamptz[], $6::text[], "
-    "$7::text[], $8::boolean[], $9::boolean[], $10::boolean[], $11::boolean[], $12::int[]) AS w "
-    "(account_id, "
-    "feed, "
-    "complete_from, watermark, next_due, error, detail, failed, empty, audit3, audit30, bucket_s) "
-    "ON CONFLICT (account_id, feed) DO UPDATE SET "
-    "complete_from = coalesce(f.complete_from, excluded.complete_from), "
-    "watermark = greatest(f.watermark, excluded.watermark), next_due = excluded.next_due, "
-    "last_attempt_at = now(), last_success_at = coalesce(excluded.last_success_at, "
-    "f.last_success_at), "
-    "last_error = excluded.last_error, last_error_detail = excluded.last_error_detail, "
-    "consecutive_failures = CASE WHEN excluded.consecutive_failures = 1 THEN "
-    "f.consecutive_failures + 1 "
-    "WHEN excluded.last_error = 'ok' THEN 0 ELSE f.consecutive_failures END, "
-    "empty_since = CASE WHEN excluded.last_error <> 'ok' THEN f.empty_since "
-    "WHEN excluded.empty_since IS NULL THEN NULL ELSE coalesce(f.empty_since, "
-    "excluded.empty_since) END, "
-    "bucket_seconds = CASE WHEN excluded.watermark IS NULL THEN f.bucket_seconds ELSE "
-    "excluded.bucket_seconds END, "
-    "audited_3d_at = coalesce(excluded.audited_3d_at, f.audited_3d_at), "
-    "audited_30d_at = coalesce(excluded.audited_30d_at, f.audited_30d_at)";
+    "next_due, now(), CASE WHEN error = 'ok' THEN now() END, error, detail, failed::int, CASE "
+    "WHEN empty THEN now() END, CASE WHEN audit3 THEN now() END, CASE WHEN audit30 THEN now() "
+    "END, bucket_s FROM unnest($1::bigint[], $2::text[], $3::timestamptz[], $4::timestamptz[], "
+    "$5::timestamptz[], $6::text[], $7::text[], $8::boolean[], $9::boolean[], $10::boolean[], "
+    "$11::boolean[], $12::int[]) AS w (account_id, feed, complete_from, watermark, next_due, "
+    "error, detail, failed, empty, audit3, audit30, bucket_s) ON CONFLICT (account_id, feed) DO "
+    "UPDATE SET complete_from = coalesce(f.complete_from, excluded.complete_from), watermark = "
+    "greatest(f.watermark, excluded.watermark), next_due = excluded.next_due, last_attempt_at = "
+    "now(), last_success_at = coalesce(excluded.last_success_at, f.last_success_at), last_error = "
+    "excluded.last_error, last_error_detail = excluded.last_error_detail, consecutive_failures = "
+    "CASE WHEN excluded.consecutive_failures = 1 THEN f.consecutive_failures + 1 WHEN "
+    "excluded.last_error = 'ok' THEN 0 ELSE f.consecutive_failures END, empty_since = CASE WHEN "
+    "excluded.last_error <> 'ok' THEN f.empty_since WHEN excluded.empty_since IS NULL THEN NULL "
+    "ELSE coalesce(f.empty_since, excluded.empty_since) END, bucket_seconds = CASE WHEN "
+    "excluded.watermark IS NULL THEN f.bucket_seconds ELSE excluded.bucket_seconds END, "
+    "audited_3d_at = coalesce(excluded.audited_3d_at, f.audited_3d_at), audited_30d_at = "
+    "coalesce(excluded.audited_30d_at, f.audited_30d_at)";
 
 static const char owed_update_sql[] =
     "WITH w AS (SELECT * FROM unnest($1::bigint[], $2::timestamptz[], $3::text[], $4::bigint[], "
-    "$5::text[], "
-    "$6::text[], $7::timestamptz[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], "
-    "$12::bigint[], "
-    "$13::bigint[]) AS w (owed_id, done_to, state, failures, error, detail, next_try, requests, "
-    "pages, inserted, "
-    "updated, removed, unchanged)), "
-    "done AS (UPDATE owed_windows o SET done_to = least(o.to_at, greatest(o.done_to, w.done_to)), "
-    "state = w.state, failures = w.failures, error = w.error, detail = w.detail, "
-    "next_try_at = coalesce(w.next_try, o.next_try_at) FROM w WHERE o.owed_id = w.owed_id "
-    "RETURNING o.run_id, w.*) "
-    "UPDATE fetch_runs r SET started_at = coalesce(r.started_at, now()), jobs = r.jobs + 1, "
-    "requests = r.requests + s.requests, pages = r.pages + s.pages, rows_inserted = "
-    "r.rows_inserted + s.inserted, "
-    "rows_updated = r.rows_updated + s.updated, rows_removed = r.rows_removed + s.removed, "
-    "rows_unchanged = r.rows_unchanged + s.unchanged "
+    "$5::text[], $6::text[], $7::timestamptz[], $8::bigint[], $9::bigint[], $10::bigint[], "
+    "$11::bigint[], $12::bigint[], $13::bigint[]) AS w (owed_id, done_to, state, failures, error, "
+    "detail, next_try, requests, pages, inserted, updated, removed, unchanged)), done AS (UPDATE "
+    "owed_windows o SET done_to = least(o.to_at, greatest(o.done_to, w.done_to)), state = "
+    "w.state, failures = w.failures, error = w.error, detail = w.detail, next_try_at = "
+    "coalesce(w.next_try, o.next_try_at) FROM w WHERE o.owed_id = w.owed_id "
+    "RETURNING o.run_id, w.*) UPDATE fetch_runs r SET started_at = coalesce(r.started_at, now()), "
+    "jobs = r.jobs + 1, requests = r.requests + s.requests, pages = r.pages + s.pages, "
+    "rows_inserted = r.rows_inserted + s.inserted, rows_updated = r.rows_updated + s.updated, "
+    "rows_removed = r.rows_removed + s.removed, rows_unchanged = r.rows_unchanged + s.unchanged "
     "FROM (SELECT run_id, sum(requests) AS requests, sum(pages) AS pages, sum(inserted) AS "
-    "inserted, "
-    "sum(updated) AS updated, sum(removed) AS removed, sum(unchanged) AS unchanged FROM done GROUP "
-    "BY run_id) s "
-    "WHERE r.run_id = s.run_id";
+    "inserted, sum(updated) AS updated, sum(removed) AS removed, sum(unchanged) AS unchanged "
+    "FROM done GROUP BY run_id) s WHERE r.run_id = s.run_id";
 
 /* Accounts all of whose owed windows of a run have ended; and feeds whose backfill now joins what
  * is complete. */
 static const char owed_accounts_sql[] =
     "WITH over AS (UPDATE run_accounts ra SET state = CASE WHEN o.failed THEN 'failed' ELSE 'ok' "
-    "END, "
-    "error = o.error, detail = o.detail, finished_at = now() "
+    "END, error = o.error, detail = o.detail, finished_at = now() "
     "FROM (SELECT run_id, account_id, bool_or(state = 'failed') AS failed, max(error) FILTER "
-    "(WHERE state = 'failed') AS error, "
-    "max(detail) FILTER (WHERE state = 'failed') AS detail FROM owed_windows WHERE run_id IN "
-    "(SELECT run_id FROM "
-    "owed_windows WHERE owed_id = ANY ($1::bigint[])) GROUP BY 1, 2 HAVING bool_and(state <> "
-    "'pending')) o "
+    "(WHERE state = 'failed') AS error, max(detail) FILTER (WHERE state = 'failed') AS detail "
+    "FROM owed_windows WHERE run_id IN (SELECT run_id FROM owed_windows "
+    "WHERE owed_id = ANY ($1::bigint[])) GROUP BY 1, 2 HAVING bool_and(state <> 'pending')) o "
     "WHERE ra.run_id = o.run_id AND ra.account_id = o.account_id AND ra.state = 'pending' "
-    "RETURNING ra.run_id, o.failed), "
-    "joined AS (UPDATE account_feeds f SET complete_from = least(f.complete_from, o.from_at) FROM "
-    "owed_windows o "
-    "WHERE o.owed_id = ANY ($1::bigint[]) AND o.kind = 'backfill' AND o.state = 'done' "
-    "AND f.account_id = o.account_id AND f.feed = o.feed AND f.complete_from = o.to_at) "
+    "RETURNING ra.run_id, o.failed), joined AS (UPDATE account_feeds f "
+    "SET complete_from = least(f.complete_from, o.from_at) FROM owed_windows o "
+    "WHERE o.owed_id = ANY ($1::bigint[]) AND o.kind = 'backfill' AND o.state = 'done' AND "
+    "f.account_id = o.account_id AND f.feed = o.feed AND f.complete_from = o.to_at) "
     "UPDATE fetch_runs r SET accounts_ok = r.accounts_ok + s.ok, accounts_failed = "
-    "r.accounts_failed + s.failed "
-    "FROM (SELECT run_id, count(*) FILTER (WHERE NOT failed) AS ok, count(*) FILTER (WHERE failed) "
-    "AS failed "
-    "FROM over GROUP BY 1) s WHERE r.run_id = s.run_id";
+    "r.accounts_failed + s.failed FROM (SELECT run_id, count(*) FILTER (WHERE NOT failed) AS ok, "
+    "count(*) FILTER (WHERE failed) AS failed FROM over GROUP BY 1) s "
+    "WHERE r.run_id = s.run_id";
 
 #define JOBS_CTE                                                                                   \
     "WITH j AS (SELECT * FROM unnest($1::bigint[], $2::timestamptz[], $3::boolean[], "             \
@@ -415,41 +365,36 @@ static const char owed_accounts_sql[] =
 /* A job serves every run that was asked for before it was claimed. */
 static const char manual_runs_sql[] = JOBS_CTE
     ", hit AS (SELECT ra.run_id, j.* FROM j JOIN run_accounts ra USING (account_id) JOIN "
-    "fetch_runs r USING (run_id) "
-    "WHERE ra.state = 'pending' AND r.kind = 'manual' AND r.requested_at <= j.claimed_at), "
-    "over AS (UPDATE run_accounts ra SET state = CASE WHEN hit.failed THEN 'failed' ELSE 'ok' END, "
-    "error = hit.error, detail = hit.detail, finished_at = now() FROM hit "
-    "WHERE ra.run_id = hit.run_id AND ra.account_id = hit.account_id AND hit.final) "
-    "UPDATE fetch_runs r SET " RUN_SUMS "FROM (SELECT run_id, " JOB_SUMS
-    "FROM hit GROUP BY run_id) s "
+    "fetch_runs r USING (run_id) WHERE ra.state = 'pending' AND r.kind = 'manual' AND "
+    "r.requested_at <= j.claimed_at), over AS (UPDATE run_accounts ra "
+    "SET state = CASE WHEN hit.failed THEN 'failed' ELSE 'ok' END, error = hit.error, detail = "
+    "hit.detail, finished_at = now() FROM hit WHERE ra.run_id = hit.run_id AND ra.account_id = "
+    "hit.account_id AND hit.final) UPDATE fetch_runs r SET " RUN_SUMS
+    "FROM (SELECT run_id, " JOB_SUMS "FROM hit GROUP BY run_id) s "
     "WHERE r.run_id = s.run_id";
 
 static const char scheduled_run_sql[] = JOBS_CTE
     ", bad AS (INSERT INTO run_accounts (run_id, account_id, state, error, detail, finished_at) "
-    "SELECT r.run_id, j.account_id, 'failed', j.error, j.detail, now() FROM j, fetch_runs r "
-    "WHERE r.tick = $14::timestamptz AND j.final AND j.failed AND NOT j.forced ON CONFLICT DO "
-    "NOTHING) "
-    "UPDATE fetch_runs r SET " RUN_SUMS "FROM (SELECT " JOB_SUMS
+    "SELECT r.run_id, j.account_id, 'failed', j.error, j.detail, now() "
+    "FROM j, fetch_runs r WHERE r.tick = $14::timestamptz AND j.final AND j.failed AND NOT "
+    "j.forced ON CONFLICT DO NOTHING) UPDATE fetch_runs r SET " RUN_SUMS "FROM (SELECT " JOB_SUMS
     "FROM j WHERE NOT forced HAVING count(*) > 0) s "
     "WHERE r.tick = $14::timestamptz";
 
 static const char finish_sql[] =
-    "UPDATE fetch_runs SET finished_at = now() WHERE finished_at IS NULL "
-    "AND accounts_ok + accounts_failed >= accounts_total AND accounts_ok + accounts_failed > 0";
+    "UPDATE fetch_runs SET finished_at = now() WHERE finished_at IS NULL AND accounts_ok + "
+    "accounts_failed >= accounts_total AND accounts_ok + accounts_failed > 0";
 
 /* A job that had nothing to ask waits a minute, whatever it was that made its account due. */
 static const char release_sql[] =
-    "UPDATE accounts a SET lease_until = NULL, lease_job = NULL, lease_owner = NULL, "
-    "next_due = greatest(CASE WHEN j.idle THEN now() + interval '1 minute' END, coalesce(least("
-    "(SELECT min(f.next_due) FROM account_feeds f WHERE f.account_id = a.account_id AND "
-    "f.enabled), "
+    "UPDATE accounts a SET lease_until = NULL, lease_job = NULL, lease_owner = NULL, next_due = "
+    "greatest(CASE WHEN j.idle THEN now() + interval '1 minute' END, coalesce(least((SELECT "
+    "min(f.next_due) FROM account_feeds f WHERE f.account_id = a.account_id AND f.enabled), "
     "(SELECT min(o.next_try_at) FROM owed_windows o WHERE o.account_id = a.account_id AND o.state "
-    "= 'pending'), "
-    "(SELECT now() FROM run_accounts ra JOIN fetch_runs r USING (run_id) WHERE ra.account_id = "
-    "a.account_id "
-    "AND ra.state = 'pending' AND r.kind = 'manual' LIMIT 1)), now() + interval '1 hour')) "
-    "FROM unnest($1::bigint[], $2::boolean[]) AS j (account_id, idle) WHERE a.account_id = "
-    "j.account_id";
+    "= 'pending'), (SELECT now() FROM run_accounts ra JOIN fetch_runs r USING (run_id) "
+    "WHERE ra.account_id = a.account_id AND ra.state = 'pending' AND r.kind = 'manual' LIMIT 1)), "
+    "now() + interval '1 hour')) FROM unnest($1::bigint[], $2::boolean[]) AS j (account_id, idle) "
+    "WHERE a.account_id = j.account_id";
 
 static void put_bool(struct pg_array *arr, bool v)
 {
@@ -585,13 +530,14 @@ static enum status tick_run(struct ledger *l, struct tracked_job *const *jobs, s
         return ST_OK;
     pg_param_text(&p, time_format(text, tick));
     TRY(pg_query(l->pg, NULL, NULL,
-                 "UPDATE fetch_runs SET finished_at = now() WHERE finished_at IS NULL "
-                 "AND kind = 'scheduled' AND tick < $1::timestamptz",
+                 "UPDATE fetch_runs SET finished_at = now() WHERE finished_at IS NULL AND kind = "
+                 "'scheduled' AND tick < $1::timestamptz",
                  &p, err));
     TRY(pg_query(l->pg, NULL, NULL,
                  "INSERT INTO fetch_runs (kind, tick, accounts_total) "
-                 "SELECT 'scheduled', $1::timestamptz, count(*) FROM accounts WHERE enabled "
-                 "ON CONFLICT (tick) WHERE tick IS NOT NULL DO NOTHING",
+                 "SELECT 'scheduled', $1::timestamptz, count(*) "
+                 "FROM accounts WHERE enabled ON CONFLICT (tick) "
+                 "WHERE tick IS NOT NULL DO NOTHING",
                  &p, err));
     l->tick_us = tick;
     return ST_OK;

@@ -51,12 +51,14 @@ static enum status run_insert(struct ledger *l, struct arena *a, int64_t account
     TRY(pg_query(l->pg, NULL, NULL,
                  "INSERT INTO fetch_runs (run_id, kind) VALUES ($1::uuid, 'manual')", &run, err));
     TRY(pg_query(l->pg, NULL, NULL,
-                 "INSERT INTO run_accounts (run_id, account_id) SELECT $1::uuid, account_id FROM "
-                 "accounts WHERE enabled AND ($2::bigint = 0 OR account_id = $2::bigint)",
+                 "INSERT INTO run_accounts (run_id, account_id) "
+                 "SELECT $1::uuid, account_id FROM accounts WHERE enabled AND ($2::bigint = 0 OR "
+                 "account_id = $2::bigint)",
                  &who, err));
     TRY(pg_query(l->pg, &r, a,
-                 "UPDATE fetch_runs SET accounts_total = (SELECT count(*) FROM run_accounts "
-                 "WHERE run_id = $1::uuid) WHERE run_id = $1::uuid RETURNING accounts_total",
+                 "UPDATE fetch_runs SET accounts_total = (SELECT count(*) "
+                 "FROM run_accounts WHERE run_id = $1::uuid) WHERE run_id = $1::uuid "
+                 "RETURNING accounts_total",
                  &run, err));
     *out_accounts = pg_int(r, 0, 0);
     if (*out_accounts == 0)
@@ -65,8 +67,8 @@ static enum status run_insert(struct ledger *l, struct arena *a, int64_t account
     /* an account whose job is out now is claimed again when that ends: see release_sql */
     return pg_query(l->pg, NULL, NULL,
                     "UPDATE accounts SET next_due = now() WHERE account_id IN (SELECT account_id "
-                    "FROM run_accounts WHERE run_id = $1::uuid) AND next_due > now() "
-                    "AND (lease_until IS NULL OR lease_until < now())",
+                    "FROM run_accounts WHERE run_id = $1::uuid) AND next_due > now() AND "
+                    "(lease_until IS NULL OR lease_until < now())",
                     &run, err);
 }
 
@@ -148,12 +150,11 @@ static enum status injection_insert(struct ledger *l, struct arena *a, struct ow
     pg_param_text(&p, pg_array_close(&rows->tos));
     TRY(pg_query(
         l->pg, NULL, NULL,
-        "WITH run AS (INSERT INTO fetch_runs (run_id, kind, accounts_total) VALUES "
-        "($1::uuid, 'inject', 1) RETURNING run_id), ra AS (INSERT INTO run_accounts "
-        "(run_id, account_id) SELECT run_id, $2::bigint FROM run) "
-        "INSERT INTO owed_windows (run_id, account_id, feed, kind, from_at, to_at, done_to) "
-        "SELECT run_id, $2::bigint, feed, 'inject', f, t, f FROM run, "
-        "unnest($3::text[], $4::timestamptz[], $5::timestamptz[]) AS n (feed, f, t)",
+        "WITH run AS (INSERT INTO fetch_runs (run_id, kind, accounts_total) VALUES ($1::uuid, "
+        "'inject', 1) RETURNING run_id), ra AS (INSERT INTO run_accounts (run_id, account_id) "
+        "SELECT run_id, $2::bigint FROM run) INSERT INTO owed_windows (run_id, account_id, feed, "
+        "kind, from_at, to_at, done_to) SELECT run_id, $2::bigint, feed, 'inject', f, t, f "
+        "FROM run, unnest($3::text[], $4::timestamptz[], $5::timestamptz[]) AS n (feed, f, t)",
         &p, err));
     pg_param_int(&due, a, rows->account_id);
     return pg_query(l->pg, NULL, NULL,
@@ -218,8 +219,8 @@ enum status ledger_pause(struct ledger *l, bool paused, struct err *err)
     pg_param_text(&p, paused ? "t" : "f");
     if (st == ST_OK)
         st = pg_query(l->pg, NULL, NULL,
-                      "UPDATE pipeline SET paused = $1::boolean, "
-                      "paused_at = CASE WHEN $1::boolean THEN now() END",
+                      "UPDATE pipeline SET paused = $1::boolean, paused_at = CASE WHEN "
+                      "$1::boolean THEN now() END",
                       &p, err);
     return finish(l, st, err);
 }
@@ -228,16 +229,12 @@ enum status ledger_pause(struct ledger *l, bool paused, struct err *err)
 
 static const char run_sql[] =
     "SELECT r.run_id, r.kind, r.finished_at IS NOT NULL, r.accounts_total, r.accounts_ok, "
-    "r.accounts_failed, "
-    "(SELECT count(*) FROM run_accounts ra JOIN accounts a USING (account_id) WHERE ra.run_id = "
-    "r.run_id "
-    "AND ra.state = 'pending' AND a.enabled), "
-    "r.rows_inserted, r.rows_updated, r.rows_removed, r.rows_unchanged, r.pages, r.requests, "
-    "o.n, o.done, o.failed, o.seconds, o.seconds_done "
-    "FROM fetch_runs r, LATERAL (SELECT count(*) AS n, count(*) FILTER (WHERE state = 'done') AS "
-    "done, "
-    "count(*) FILTER (WHERE state = 'failed') AS failed, "
-    "coalesce(sum(extract(epoch from to_at - from_at)), 0)::bigint AS seconds, "
+    "r.accounts_failed, (SELECT count(*) FROM run_accounts ra JOIN accounts a USING (account_id) "
+    "WHERE ra.run_id = r.run_id AND ra.state = 'pending' AND a.enabled), r.rows_inserted, "
+    "r.rows_updated, r.rows_removed, r.rows_unchanged, r.pages, r.requests, o.n, o.done, "
+    "o.failed, o.seconds, o.seconds_done FROM fetch_runs r, LATERAL (SELECT count(*) AS n, "
+    "count(*) FILTER (WHERE state = 'done') AS done, count(*) FILTER (WHERE state = 'failed') AS "
+    "failed, coalesce(sum(extract(epoch from to_at - from_at)), 0)::bigint AS seconds, "
     "coalesce(sum(extract(epoch from done_to - from_at)), 0)::bigint AS seconds_done "
     "FROM owed_windows WHERE run_id = r.run_id) o ";
 
@@ -286,8 +283,8 @@ static enum status put_failures(struct ledger *l, struct json_writer *w, struct 
     pg_param_text(&p, run_id);
     TRY(pg_query(l->pg, &r, a,
                  "SELECT a.name, ra.error, ra.detail FROM run_accounts ra JOIN accounts a USING "
-                 "(account_id) "
-                 "WHERE ra.run_id = $1::uuid AND ra.state = 'failed' ORDER BY a.name LIMIT 100",
+                 "(account_id) WHERE ra.run_id = $1::uuid AND ra.state = 'failed' ORDER BY a.name "
+                 "LIMIT 100",
                  &p, err));
     json_w_key(w, "failures");
     json_w_array(w);

@@ -164,12 +164,11 @@ static enum status fence(struct work *w, struct err *err)
         if (i == 0 || ids[i] != ids[i - 1])
             pg_array_int(&array, ids[i]);
     pg_param_text(&p, pg_array_close(&array));
-    TRY(pg_query(
-        w->pg, &r, w->a,
-        "SELECT account_id, lease_epoch, " PG_US(
-            "now()") " FROM accounts "
-                     "WHERE account_id = ANY ($1::bigint[]) ORDER BY account_id FOR NO KEY UPDATE",
-        &p, err));
+    TRY(pg_query(w->pg, &r, w->a,
+                 "SELECT account_id, lease_epoch, epoch_us(now()) FROM accounts "
+                 "WHERE account_id = ANY ($1::bigint[]) ORDER BY account_id FOR NO KEY "
+                 "UPDATE",
+                 &p, err));
     w->by_feed = ARENA_ARRAY(w->a, w->n_pages, struct batch_page *);
     for (size_t i = 0; i < w->n_pages; i++) {
         struct batch_page *bp = &w->pages[i];
@@ -409,9 +408,9 @@ static enum status delete_gone(struct work *w, struct err *err)
     }
     keys_param(&p, &keys);
     TRY(pg_query(w->pg, NULL, NULL,
-                 "DELETE FROM usage_metrics m "
-                 "USING unnest($1::bigint[], $2::timestamptz[], $3::uuid[]) AS k (a, b, r) "
-                 "WHERE m.account_id = k.a AND m.bucket_start = k.b AND m.row_key = k.r",
+                 "DELETE FROM usage_metrics m USING unnest($1::bigint[], $2::timestamptz[], "
+                 "$3::uuid[]) AS k (a, b, r) WHERE m.account_id = k.a AND m.bucket_start = k.b "
+                 "AND m.row_key = k.r",
                  &p, err));
     CRASH_POINT("writer.rows.deleted");
     return ST_OK;
@@ -420,12 +419,12 @@ static enum status delete_gone(struct work *w, struct err *err)
 static const char update_sql[] =
     "UPDATE usage_metrics m SET row_hash = k.h, input_tokens = k.c0, cached_input_tokens = k.c1, "
     "cache_write_tokens = k.c2, input_audio_tokens = k.c3, output_audio_tokens = k.c4, "
-    "output_tokens = k.c5, num_requests = k.c6, quantity = k.q, quantity_unit = k.u, "
-    "cost_amount = k.m, currency = k.y, extra = k.e, changed_at = now(), job_id = k.j "
+    "output_tokens = k.c5, num_requests = k.c6, quantity = k.q, quantity_unit = k.u, cost_amount "
+    "= k.m, currency = k.y, extra = k.e, changed_at = now(), job_id = k.j "
     "FROM unnest($1::bigint[], $2::timestamptz[], $3::uuid[], $4::bigint[], $5::bigint[], "
     "$6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], "
-    "$12::numeric[], $13::text[], $14::numeric[], $15::text[], $16::jsonb[], $17::uuid[]) "
-    "AS k (a, b, r, h, c0, c1, c2, c3, c4, c5, c6, q, u, m, y, e, j) "
+    "$12::numeric[], $13::text[], $14::numeric[], $15::text[], $16::jsonb[], $17::uuid[]) AS k "
+    "(a, b, r, h, c0, c1, c2, c3, c4, c5, c6, q, u, m, y, e, j) "
     "WHERE m.account_id = k.a AND m.bucket_start = k.b AND m.row_key = k.r";
 
 static enum status update_changed(struct work *w, struct err *err)
@@ -579,8 +578,8 @@ static enum status revisions_before(struct work *w, struct revisions *v, struct 
     TRY(pg_query(
         w->pg, NULL, NULL,
         "INSERT INTO usage_revisions (account_id, provider, feed, bucket_start, bucket_seconds, "
-        "row_key, change, old_row, job_id) "
-        "SELECT k.a, k.p, k.f, k.b, coalesce(m.bucket_seconds, k.w), k.r, k.c, " ROW_JSON ", k.j "
+        "row_key, change, old_row, job_id) SELECT k.a, k.p, k.f, k.b, coalesce(m.bucket_seconds, "
+        "k.w), k.r, k.c, " ROW_JSON ", k.j "
         "FROM unnest($1::bigint[], $2::timestamptz[], $3::uuid[], $4::text[], $5::text[], "
         "$6::text[], $7::int[], $8::uuid[]) AS k (a, b, r, c, f, p, w, j) "
         "LEFT JOIN usage_metrics m ON m.account_id = k.a AND m.bucket_start = k.b AND m.row_key = "
@@ -629,13 +628,12 @@ static enum status dead_letter_put(struct work *w, const struct batch_page *bp,
     pg_param_text(&p, key_text(w->a, bp->origin->job_id.at));
     TRY(pg_query(
         w->pg, NULL, NULL,
-        "INSERT INTO dead_letters (account_id, provider, feed, window_from, window_to, "
-        "reason, json_path, sqlstate, body, job_id) VALUES ($1::bigint, $2, $3, "
-        "$4::timestamptz, $5::timestamptz, $6, $7, $8, $9, $10::uuid) "
-        "ON CONFLICT (account_id, feed, md5(reason || coalesce(json_path, ''))) "
-        "WHERE closed_at IS NULL DO UPDATE SET occurrences = dead_letters.occurrences + 1, "
-        "last_seen_at = now(), window_to = excluded.window_to, body = excluded.body, "
-        "job_id = excluded.job_id",
+        "INSERT INTO dead_letters (account_id, provider, feed, window_from, window_to, reason, "
+        "json_path, sqlstate, body, job_id) VALUES ($1::bigint, $2, $3, $4::timestamptz, "
+        "$5::timestamptz, $6, $7, $8, $9, $10::uuid) ON CONFLICT (account_id, feed, md5(reason || "
+        "coalesce(json_path, ''))) WHERE closed_at IS NULL DO UPDATE "
+        "SET occurrences = dead_letters.occurrences + 1, last_seen_at = now(), window_to = "
+        "excluded.window_to, body = excluded.body, job_id = excluded.job_id",
         &p, err));
     CRASH_POINT("writer.letter.written");
     return ST_OK;

@@ -82,7 +82,7 @@ def _():
         for p in s.of("fetcher") + s.of("writer"):
             check("job.done" in p.text() or "batch.commit" in p.text(), f"{p.name} had nothing to do")
         for p in s.of("normalizer"):
-            check(p.cpu_s() > 0.05, f"{p.name} had nothing to do")
+            check(p.cpu_s() >= 0.02, f"{p.name} had nothing to do")
         s.stop_all()
 
 
