@@ -27,9 +27,9 @@ static const char claim_sql[] =
 
 static const char feeds_sql[] =
     "SELECT account_id, feed, enabled, epoch_us(complete_from), epoch_us(watermark), "
-    "epoch_us(next_due), epoch_us(empty_since), epoch_us(audited_3d_at), "
-    "epoch_us(audited_30d_at), consecutive_failures, coalesce(last_error, 'ok') <> 'ok', "
-    "bucket_seconds FROM account_feeds WHERE account_id = ANY ($1::bigint[]) ORDER BY 1";
+    "epoch_us(next_due), epoch_us(empty_since), epoch_us(audited_3d_at), epoch_us(audited_30d_at), "
+    "consecutive_failures, unfinished, bucket_seconds FROM account_feeds WHERE account_id = ANY "
+    "($1::bigint[]) ORDER BY 1";
 
 static const char owed_sql[] =
     "SELECT DISTINCT ON (account_id, feed) account_id, feed, owed_id, epoch_us(done_to), "
@@ -288,25 +288,26 @@ static const char lock_sql[] =
 static const char feeds_update_sql[] =
     "INSERT INTO account_feeds AS f (account_id, feed, complete_from, watermark, next_due, "
     "last_attempt_at, last_success_at, last_error, last_error_detail, consecutive_failures, "
-    "empty_since, audited_3d_at, audited_30d_at, bucket_seconds) "
-    "SELECT account_id, feed, CASE WHEN watermark IS NOT NULL THEN complete_from END, watermark, "
-    "next_due, now(), CASE WHEN error = 'ok' THEN now() END, error, detail, failed::int, CASE "
-    "WHEN empty THEN now() END, CASE WHEN audit3 THEN now() END, CASE WHEN audit30 THEN now() "
-    "END, bucket_s FROM unnest($1::bigint[], $2::text[], $3::timestamptz[], $4::timestamptz[], "
+    "empty_since, audited_3d_at, audited_30d_at, bucket_seconds, unfinished) SELECT account_id, "
+    "feed, CASE WHEN watermark IS NOT NULL THEN complete_from END, watermark, next_due, now(), "
+    "CASE WHEN error = 'ok' THEN now() END, error, detail, failed::int, CASE WHEN empty THEN now() "
+    "END, CASE WHEN audit3 THEN now() END, CASE WHEN audit30 THEN now() END, bucket_s, unfinished "
+    "FROM unnest($1::bigint[], $2::text[], $3::timestamptz[], $4::timestamptz[], "
     "$5::timestamptz[], $6::text[], $7::text[], $8::boolean[], $9::boolean[], $10::boolean[], "
-    "$11::boolean[], $12::int[]) AS w (account_id, feed, complete_from, watermark, next_due, "
-    "error, detail, failed, empty, audit3, audit30, bucket_s) ON CONFLICT (account_id, feed) DO "
-    "UPDATE SET complete_from = coalesce(f.complete_from, excluded.complete_from), watermark = "
-    "greatest(f.watermark, excluded.watermark), next_due = excluded.next_due, last_attempt_at = "
-    "now(), last_success_at = coalesce(excluded.last_success_at, f.last_success_at), last_error = "
-    "excluded.last_error, last_error_detail = excluded.last_error_detail, consecutive_failures = "
-    "CASE WHEN excluded.consecutive_failures = 1 THEN f.consecutive_failures + 1 WHEN "
-    "excluded.last_error = 'ok' THEN 0 ELSE f.consecutive_failures END, empty_since = CASE WHEN "
-    "excluded.last_error <> 'ok' THEN f.empty_since WHEN excluded.empty_since IS NULL THEN NULL "
-    "ELSE coalesce(f.empty_since, excluded.empty_since) END, bucket_seconds = CASE WHEN "
-    "excluded.watermark IS NULL THEN f.bucket_seconds ELSE excluded.bucket_seconds END, "
-    "audited_3d_at = coalesce(excluded.audited_3d_at, f.audited_3d_at), audited_30d_at = "
-    "coalesce(excluded.audited_30d_at, f.audited_30d_at)";
+    "$11::boolean[], $12::int[], $13::boolean[]) AS w (account_id, feed, complete_from, watermark, "
+    "next_due, error, detail, failed, empty, audit3, audit30, bucket_s, unfinished) ON CONFLICT "
+    "(account_id, feed) DO UPDATE SET complete_from = coalesce(f.complete_from, "
+    "excluded.complete_from), watermark = greatest(f.watermark, excluded.watermark), next_due = "
+    "excluded.next_due, last_attempt_at = now(), last_success_at = "
+    "coalesce(excluded.last_success_at, f.last_success_at), last_error = excluded.last_error, "
+    "unfinished = excluded.unfinished, last_error_detail = excluded.last_error_detail, "
+    "consecutive_failures = CASE WHEN excluded.consecutive_failures = 1 THEN "
+    "f.consecutive_failures + 1 WHEN excluded.last_error = 'ok' THEN 0 ELSE f.consecutive_failures "
+    "END, empty_since = CASE WHEN excluded.last_error <> 'ok' THEN f.empty_since WHEN "
+    "excluded.empty_since IS NULL THEN NULL ELSE coalesce(f.empty_since, excluded.empty_since) "
+    "END, bucket_seconds = CASE WHEN excluded.watermark IS NULL THEN f.bucket_seconds ELSE "
+    "excluded.bucket_seconds END, audited_3d_at = coalesce(excluded.audited_3d_at, "
+    "f.audited_3d_at), audited_30d_at = coalesce(excluded.audited_30d_at, f.audited_30d_at)";
 
 static const char owed_update_sql[] =
     "WITH w AS (SELECT * FROM unnest($1::bigint[], $2::timestamptz[], $3::text[], $4::bigint[], "
@@ -421,10 +422,10 @@ static bool ending_failed(enum ending e)
 static enum status settle_live(struct ledger *l, struct arena *a, struct tracked_job *const *jobs,
                                size_t n, struct err *err)
 {
-    struct pg_array col[12];
+    struct pg_array col[13];
     struct pg_params p = {0};
 
-    open_all(col, 12, a);
+    open_all(col, 13, a);
     for (size_t i = 0; i < n; i++) {
         for (size_t k = 0; k < jobs[i]->n_windows; k++) {
             const struct job_window *w = &jobs[i]->windows[k];
@@ -447,11 +448,13 @@ static enum status settle_live(struct ledger *l, struct arena *a, struct tracked
             put_bool(&col[9], v.ending == END_OK && w->audits_3d);
             put_bool(&col[10], v.ending == END_OK && w->audits_30d);
             pg_array_int(&col[11], w->asked.bucket_s);
+            /* one that brought nothing home has not looked back: the next one does */
+            put_bool(&col[12], failed || (v.ending != END_OK && v.complete_us > w->asked.from_us));
         }
     }
     if (!col[0].any)
         return ST_OK;
-    close_all(&p, col, 12);
+    close_all(&p, col, 13);
     return pg_query(l->pg, NULL, NULL, feeds_update_sql, &p, err);
 }
 
