@@ -22,7 +22,7 @@ static void load(enum stage_mask stage, const char *name)
     config_wipe(&cfg);
 }
 
-#define PASSWORD "unlikely-password"
+#define PASSWORD "Zq7-shown-to-nobody"
 
 /* A password between two halves of whatever stands around it, in each form that libpq reads. */
 static void check_redacted(struct arena *a, const char *before, const char *behind)
@@ -31,8 +31,9 @@ static void check_redacted(struct arena *a, const char *before, const char *behi
         arena_printf(a, "postgresql://uf:%s" PASSWORD "%s@db.example/usage", before, behind),
         arena_printf(a, "postgres://db.example/usage?x=%s&password=" PASSWORD "%s", before, behind),
         /* a quote may make the password a part of another value */
-        strpbrk(before, "'=\\") ? ""
-                                : arena_printf(a, "%s password=" PASSWORD "%s", before, behind),
+        strpbrk(before, "'=\\")
+            ? ""
+            : arena_printf(a, "user=uf %s password=" PASSWORD "%s", before, behind),
         arena_printf(a, "password='%s" PASSWORD "%s' host=db", strpbrk(before, "'\\") ? "" : before,
                      behind),
     };

@@ -12,7 +12,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 
     HOLDS(!fuzz_contains(with, key.at, key.len));
     HOLDS(fuzz_contains(fuzz_text(data, len), key.at, key.len) || with.len <= without.len);
-    HOLDS(text_eq(redact(a, with, &key), with)); /* once is enough */
     arena_free(&a);
     return 0;
 }
