@@ -27,9 +27,9 @@ static const char claim_sql[] =
 
 static const char feeds_sql[] =
     "SELECT account_id, feed, enabled, epoch_us(complete_from), epoch_us(watermark), "
-    "epoch_us(next_due), epoch_us(empty_since), epoch_us(audited_3d_at), epoch_us(audited_30d_at), "
-    "consecutive_failures, unfinished, bucket_seconds FROM account_feeds WHERE account_id = ANY "
-    "($1::bigint[]) ORDER BY 1";
+    "epoch_us(next_due), epoch_us(empty_since), epoch_us(audited_3d_at), "
+    "epoch_us(audited_30d_at), consecutive_failures, epoch_us(resume_from), bucket_seconds "
+    "FROM account_feeds WHERE account_id = ANY ($1::bigint[]) ORDER BY 1";
 
 static const char owed_sql[] =
     "SELECT DISTINCT ON (account_id, feed) account_id, feed, owed_id, epoch_us(done_to), "
@@ -99,7 +99,7 @@ static void read_states(struct feed_state *states, size_t n, const PGresult *r, 
             states[i].audited_3d_us = pg_int(r, *at, 7);
             states[i].audited_30d_us = pg_int(r, *at, 8);
             states[i].consecutive_failures = pg_int(r, *at, 9);
-            states[i].unfinished = PQgetvalue(r, *at, 10)[0] == 't';
+            states[i].resume_us = pg_int(r, *at, 10);
             states[i].bucket_s = pg_int(r, *at, 11);
         }
     }
@@ -282,32 +282,34 @@ enum status ledger_claim(struct ledger *l, struct claim *out, struct arena *a, s
 
 static const char lock_sql[] =
     "SELECT a.account_id, a.lease_epoch FROM accounts a JOIN unnest($1::bigint[], $2::bigint[]) "
-    "AS j (account_id, epoch) ON a.account_id = j.account_id AND a.lease_epoch = j.epoch "
-    "ORDER BY a.account_id FOR NO KEY UPDATE OF a";
+    "AS j (account_id, epoch) ON a.account_id = j.account_id AND a.lease_epoch = j.epoch ORDER BY "
+    "a.account_id FOR NO KEY UPDATE OF a";
 
 static const char feeds_update_sql[] =
     "INSERT INTO account_feeds AS f (account_id, feed, complete_from, watermark, next_due, "
     "last_attempt_at, last_success_at, last_error, last_error_detail, consecutive_failures, "
-    "empty_since, audited_3d_at, audited_30d_at, bucket_seconds, unfinished) SELECT account_id, "
-    "feed, CASE WHEN watermark IS NOT NULL THEN complete_from END, watermark, next_due, now(), "
-    "CASE WHEN error = 'ok' THEN now() END, error, detail, failed::int, CASE WHEN empty THEN now() "
-    "END, CASE WHEN audit3 THEN now() END, CASE WHEN audit30 THEN now() END, bucket_s, unfinished "
-    "FROM unnest($1::bigint[], $2::text[], $3::timestamptz[], $4::timestamptz[], "
-    "$5::timestamptz[], $6::text[], $7::text[], $8::boolean[], $9::boolean[], $10::boolean[], "
-    "$11::boolean[], $12::int[], $13::boolean[]) AS w (account_id, feed, complete_from, watermark, "
-    "next_due, error, detail, failed, empty, audit3, audit30, bucket_s, unfinished) ON CONFLICT "
-    "(account_id, feed) DO UPDATE SET complete_from = coalesce(f.complete_from, "
-    "excluded.complete_from), watermark = greatest(f.watermark, excluded.watermark), next_due = "
-    "excluded.next_due, last_attempt_at = now(), last_success_at = "
-    "coalesce(excluded.last_success_at, f.last_success_at), last_error = excluded.last_error, "
-    "unfinished = excluded.unfinished, last_error_detail = excluded.last_error_detail, "
-    "consecutive_failures = CASE WHEN excluded.consecutive_failures = 1 THEN "
-    "f.consecutive_failures + 1 WHEN excluded.last_error = 'ok' THEN 0 ELSE f.consecutive_failures "
-    "END, empty_since = CASE WHEN excluded.last_error <> 'ok' THEN f.empty_since WHEN "
-    "excluded.empty_since IS NULL THEN NULL ELSE coalesce(f.empty_since, excluded.empty_since) "
-    "END, bucket_seconds = CASE WHEN excluded.watermark IS NULL THEN f.bucket_seconds ELSE "
-    "excluded.bucket_seconds END, audited_3d_at = coalesce(excluded.audited_3d_at, "
-    "f.audited_3d_at), audited_30d_at = coalesce(excluded.audited_30d_at, f.audited_30d_at)";
+    "empty_since, audited_3d_at, audited_30d_at, bucket_seconds, resume_from) "
+    "SELECT account_id, feed, CASE WHEN watermark IS NOT NULL THEN complete_from END, watermark, "
+    "next_due, now(), CASE WHEN error = 'ok' THEN now() END, error, detail, failed::int, CASE "
+    "WHEN empty THEN now() END, CASE WHEN audit3 THEN now() END, CASE WHEN audit30 THEN now() "
+    "END, bucket_s, resume FROM unnest($1::bigint[], $2::text[], $3::timestamptz[], "
+    "$4::timestamptz[], $5::timestamptz[], $6::text[], $7::text[], $8::boolean[], $9::boolean[], "
+    "$10::boolean[], $11::boolean[], $12::int[], $13::timestamptz[]) AS w (account_id, feed, "
+    "complete_from, watermark, next_due, error, detail, failed, empty, audit3, audit30, bucket_s, "
+    "resume) ON CONFLICT (account_id, feed) DO UPDATE SET complete_from = "
+    "coalesce(f.complete_from, excluded.complete_from), watermark = greatest(f.watermark, "
+    "excluded.watermark), next_due = excluded.next_due, last_attempt_at = now(), last_success_at "
+    "= coalesce(excluded.last_success_at, f.last_success_at), last_error = excluded.last_error, "
+    "resume_from = CASE WHEN excluded.last_error = 'ok' THEN NULL ELSE "
+    "coalesce(excluded.resume_from, f.resume_from) END, last_error_detail = "
+    "excluded.last_error_detail, consecutive_failures = CASE WHEN excluded.consecutive_failures = "
+    "1 THEN f.consecutive_failures + 1 WHEN excluded.last_error = 'ok' THEN 0 ELSE "
+    "f.consecutive_failures END, empty_since = CASE WHEN excluded.last_error <> 'ok' THEN "
+    "f.empty_since WHEN excluded.empty_since IS NULL THEN NULL ELSE coalesce(f.empty_since, "
+    "excluded.empty_since) END, bucket_seconds = CASE WHEN excluded.watermark IS NULL THEN "
+    "f.bucket_seconds ELSE excluded.bucket_seconds END, audited_3d_at = "
+    "coalesce(excluded.audited_3d_at, f.audited_3d_at), audited_30d_at = "
+    "coalesce(excluded.audited_30d_at, f.audited_30d_at)";
 
 static const char owed_update_sql[] =
     "WITH w AS (SELECT * FROM unnest($1::bigint[], $2::timestamptz[], $3::text[], $4::bigint[], "
@@ -431,6 +433,7 @@ static enum status settle_live(struct ledger *l, struct arena *a, struct tracked
             const struct job_window *w = &jobs[i]->windows[k];
             struct verdict v = window_verdict(jobs[i], w);
             bool failed = ending_failed(v.ending);
+            bool progress = v.complete_us > w->asked.from_us;
             const struct outcome how = {v.ending, w->state.consecutive_failures + 1,
                                         w->retry_after_s};
             if (w->owed_id)
@@ -445,11 +448,11 @@ static enum status settle_live(struct ledger *l, struct arena *a, struct tracked
             pg_array_text(&col[6], v.ending == END_OK ? TEXT_NULL : text_of(v.detail));
             put_bool(&col[7], failed);
             put_bool(&col[8], v.ending == END_OK && v.empty);
-            put_bool(&col[9], v.ending == END_OK && w->audits_3d);
-            put_bool(&col[10], v.ending == END_OK && w->audits_30d);
+            /* an audit that ended early is carried on from where it stopped */
+            put_bool(&col[9], (v.ending == END_OK || progress) && w->audits_3d);
+            put_bool(&col[10], (v.ending == END_OK || progress) && w->audits_30d);
             pg_array_int(&col[11], w->asked.bucket_s);
-            /* one that brought nothing home has not looked back: the next one does */
-            put_bool(&col[12], failed || (v.ending != END_OK && v.complete_us > w->asked.from_us));
+            pg_array_time(&col[12], v.ending != END_OK && progress ? v.complete_us : 0);
         }
     }
     if (!col[0].any)

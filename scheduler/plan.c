@@ -48,16 +48,17 @@ void plan_live(struct live_plan *out, const struct feed_state *state, int64_t no
     const struct feed *feed = state->feed;
     const struct width *width = feed_width(feed, bucket_s);
     bool other_width = state->bucket_s != 0 && state->bucket_s != width->bucket_s;
-    int64_t from = state->watermark_us;
+    int64_t from = state->resume_us;
 
     *out = (struct live_plan){.window = {.feed = text_of(feed->name), .bucket_s = width->bucket_s}};
     if (state->watermark_us == 0) {
         plan_first(out, feed, width, now_us, backfill_s);
         return;
     }
-    /* Looking back again, a reading that ends early each time would never get past it. */
-    if (!state->unfinished) {
-        from = min64(from, now_us) - feed->lookback_s * US_PER_S;
+    /* Looking back anew, a reading that ends early each time would never get past what it looks
+     * back on. */
+    if (state->resume_us == 0) {
+        from = min64(state->watermark_us, now_us) - feed->lookback_s * US_PER_S;
         out->audits_3d = now_us - state->audited_3d_us >= AUDIT_3D_EVERY_US;
         out->audits_30d = now_us - state->audited_30d_us >= AUDIT_30D_EVERY_US;
         if (out->audits_3d)

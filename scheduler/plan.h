@@ -14,7 +14,7 @@
 struct feed_state {
     const struct feed *feed;
     bool enabled;
-    bool unfinished; /* the last reading did not come to its end: go on where it stopped */
+    int64_t resume_us; /* the last reading ended early: where it stopped */
     int64_t complete_from_us, watermark_us;
     int64_t bucket_s; /* width of the last reading */
     int64_t next_due_us;

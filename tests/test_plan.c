@@ -142,12 +142,12 @@ static void an_unfinished_reading_goes_on(void **state)
                            .enabled = true,
                            .complete_from_us = us("2026-11-01"),
                            .watermark_us = us("2026-11-20T10:30:00Z"),
-                           .unfinished = true};
+                           .resume_us = us("2026-11-20T05:30:00Z")};
     struct live_plan p;
 
     (void)state;
     plan_live(&p, &s, us(NOW), HOUR, 7 * DAY);
-    assert_true(same_time("from", p.window.from_us, us("2026-11-20T10:00:00Z")));
+    assert_true(same_time("from", p.window.from_us, us("2026-11-20T05:00:00Z")));
     assert_int_equal(p.window.to_us, 0);
     assert_int_equal(p.backfill.from_us, p.backfill.to_us);
     assert_false(p.audits_3d || p.audits_30d);
