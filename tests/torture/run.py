@@ -42,6 +42,7 @@ from harness import STAGES, Failed, Stack, check, equal, wait_for  # noqa: E402
 LEASE = "3s"  # what is lost is found when its lease ends
 BACKFILL_DAYS = 2
 STORY_LIMIT_S = 60
+SHORT, LONG = (2, 2), (8, 16)  # accounts; days of the older window, more than a page from 7 on
 
 # Points that the story does not pass, each with its reason.
 NOT_PASSED = {}
@@ -62,8 +63,9 @@ def declared():
 class Theatre:
     """One Postgres and one simulator, in which the story is told again and again."""
 
-    def __init__(self, accounts):
+    def __init__(self, accounts, old_days):
         self.accounts = range(accounts)
+        self.old_days = old_days  # of the older window
         self.s = Stack(sim={"accounts": accounts, "density": "SMALL"},
                        env={"UF_BACKFILL": f"{BACKFILL_DAYS}d", "UF_LEASE": LEASE, "UF_BATCH_MS": "50"})
         self.s.add_accounts(self.accounts)
@@ -178,7 +180,7 @@ class Theatre:
         self.clear()
         self.env = env
         s, day = self.s, 86400
-        old = s.sim.start_now - s.sim.start_now % day - (BACKFILL_DAYS + 2) * day
+        old = s.sim.start_now - s.sim.start_now % day - (BACKFILL_DAYS + self.old_days) * day
         s.sim.fault(do="field", feed="completions", name="input_tokens", raw='"poison"', row=0, account=1, times=1)
         for stage in STAGES:
             s.start(stage, instances, **env)
@@ -190,7 +192,7 @@ class Theatre:
             time.sleep(0.1)
             self.terminate(stop)
         self.ask({"cmd": "inject", "account": "sim-000000", "from": self._text(old),
-                  "to": self._text(old + 3 * day)})
+                  "to": self._text(old + (self.old_days + 1) * day)})
         self.wait_idle("the second cycle and the older window")
         self.examine(old)
 
@@ -233,14 +235,14 @@ class Theatre:
         return os.path.exists(died)
 
 
-def lane(accounts, tasks, results):
+def lane(size, tasks, results):
     """A process that takes tasks until None: (instances, point, pass). Without a point it counts."""
     theatre = None
     try:
         for instances, point, k in iter(tasks.get, None):
             began = time.monotonic()
             try:
-                theatre = theatre or Theatre(accounts)
+                theatre = theatre or Theatre(*size)
                 what = theatre.count(instances) if point is None else theatre.die(instances, point, k)
                 trouble = None
             except Exception as e:  # a mistake of this program is a failure, too
@@ -254,7 +256,7 @@ def lane(accounts, tasks, results):
 
 def later_passes(count):
     """Which passes besides the first one are worth a death."""
-    return sorted({count // 2, count - 1} - {0, 1})
+    return sorted(k for k in {count // 2, count - 1} if k > 1)
 
 
 def name_of(instances, point, k):
@@ -323,7 +325,7 @@ def main():
     try:
         os.environ["UF_E2E_PG_TEMPLATE"] = harness.postgres_template(os.path.join(template, "data"))
         ways = (1,) if args.short else (1, 2)
-        lanes = [multiprocessing.Process(target=lane, args=(2 if args.short else 8, tasks, results))
+        lanes = [multiprocessing.Process(target=lane, args=(SHORT if args.short else LONG, tasks, results))
                  for _ in range(args.lanes)]
         for p in lanes:
             p.start()
