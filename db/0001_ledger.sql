@@ -186,6 +186,18 @@ COMMENT ON COLUMN usage_metrics.quantity IS 'For what is not counted in tokens, 
 COMMENT ON COLUMN usage_metrics.cost_amount IS 'As the provider reports it, in whole currency units, every digit kept. Null on usage rows.';
 COMMENT ON COLUMN usage_metrics.currency IS 'ISO 4217, upper case.';
 COMMENT ON COLUMN usage_metrics.extra IS 'Numbers of the provider that have no column of their own.';
+COMMENT ON COLUMN usage_metrics.provider IS 'Whose API reported it: openai, ...';
+COMMENT ON COLUMN usage_metrics.user_id IS 'The provider''s id of the user; null where the provider says null.';
+COMMENT ON COLUMN usage_metrics.api_key_id IS 'The provider''s id of the key that made the calls, never the key.';
+COMMENT ON COLUMN usage_metrics.model IS 'The model''s name as the provider writes it.';
+COMMENT ON COLUMN usage_metrics.service_tier IS 'default, flex, priority, ... as the provider writes it.';
+COMMENT ON COLUMN usage_metrics.batch IS 'Whether it was batch work; null where the provider does not tell.';
+COMMENT ON COLUMN usage_metrics.input_audio_tokens IS 'Audio input tokens that were not cached, a part of input_tokens.';
+COMMENT ON COLUMN usage_metrics.output_audio_tokens IS 'The audio part of output_tokens.';
+COMMENT ON COLUMN usage_metrics.output_tokens IS 'All output tokens.';
+COMMENT ON COLUMN usage_metrics.num_requests IS 'Requests to a model. Null for feeds that do not count them.';
+COMMENT ON COLUMN usage_metrics.quantity_unit IS 'The unit of quantity.';
+COMMENT ON COLUMN usage_metrics.first_seen_at IS 'When the row first came.';
 COMMENT ON COLUMN usage_metrics.changed_at IS 'When a measure of this row last changed.';
 COMMENT ON COLUMN usage_metrics.job_id IS 'The job that last changed the row.';
 
