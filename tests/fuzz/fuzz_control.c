@@ -5,12 +5,14 @@
 #include "tests/fuzz/fuzz.h"
 
 /* In place of pg_begin (ld --wrap, see Makefile), so that no command reaches a database. */
+/* NOLINTBEGIN(bugprone-reserved-identifier): ld's names */
 enum status __wrap_pg_begin(struct pg *pg, struct err *err);
 enum status __wrap_pg_begin(struct pg *pg, struct err *err)
 {
     HOLDS(pg);
     return err_set(err, ST_RETRY, "Postgres is away");
 }
+/* NOLINTEND(bugprone-reserved-identifier) */
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {

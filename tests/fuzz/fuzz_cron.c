@@ -32,7 +32,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     if (len < sizeof(bits))
         return 0;
     memcpy(&bits, data, sizeof(bits));
-    from = (int64_t)(bits % (uint64_t)(200 * 366 * US_PER_DAY)); /* 1970 to 2170 */
+    from = (int64_t)(bits % (uint64_t)(INT64_C(200) * 366 * US_PER_DAY)); /* 1970 to 2170 */
     if (cron_parse(&c, fuzz_text(data + sizeof(bits), len - sizeof(bits)), &err) != ST_OK) {
         HOLDS(err.status == ST_REJECT && err.text[0]);
         return 0;

@@ -16,15 +16,15 @@ static struct text from_pg(struct arena *a, const struct buf *pg)
     struct buf b = {.arena = a};
     size_t cut;
 
-    HOLDS(pg->len == (size_t)(4 + n) * 2);
-    HOLDS(n == 0 || (be16(pg, 4) != 0 && be16(pg, (size_t)(3 + n)) != 0)); /* no zero at the ends */
+    HOLDS(pg->len == (4 + (size_t)n) * 2);
+    HOLDS(n == 0 || (be16(pg, 4) != 0 && be16(pg, 3 + (size_t)n) != 0)); /* no zero at the ends */
     HOLDS(be16(pg, 2) == 0 || (be16(pg, 2) == 0x4000 && n > 0));
     if (be16(pg, 2))
         buf_str(&b, "-");
     if (n == 0 || weight < 0)
         buf_str(&b, "0");
     for (int w = n > 0 ? weight : -1; w >= 0; w--) {
-        unsigned digit = weight - w < n ? be16(pg, (size_t)(4 + weight - w)) : 0;
+        unsigned digit = weight - w < n ? be16(pg, 4 + (size_t)(weight - w)) : 0;
         HOLDS(digit < 10000);
         buf_printf(&b, w == weight ? "%u" : "%04u", digit);
     }
@@ -34,7 +34,7 @@ static struct text from_pg(struct arena *a, const struct buf *pg)
     cut = b.len + scale;
     for (int w = -1; b.len < cut; w--) {
         int at = weight - w;
-        buf_printf(&b, "%04u", n > 0 && at >= 0 && at < n ? be16(pg, (size_t)(4 + at)) : 0);
+        buf_printf(&b, "%04u", n > 0 && at >= 0 && at < n ? be16(pg, 4 + (size_t)at) : 0);
     }
     for (size_t i = cut; i < b.len; i++)
         HOLDS(b.at[i] == '0'); /* no digit behind the scale */
