@@ -196,12 +196,18 @@ static enum status owe_backfill(struct ledger *l, struct arena *a, const struct 
     pg_param_text(&p, pg_array_close(&tos));
     return pg_query(
         l->pg, NULL, NULL,
-        "WITH new AS (SELECT * FROM unnest($2::text[], $3::timestamptz[], $4::timestamptz[]) AS n "
-        "(feed, f, t) WHERE NOT EXISTS (SELECT FROM owed_windows o "
-        "WHERE o.account_id = $1::bigint AND o.feed = n.feed AND o.kind = 'backfill')), run AS "
-        "(INSERT INTO fetch_runs (kind, accounts_total) SELECT 'backfill', 1 "
-        "WHERE EXISTS (SELECT FROM new) RETURNING run_id), ra AS (INSERT INTO run_accounts "
-        "(run_id, account_id) SELECT run_id, $1::bigint FROM run) "
+        "WITH n AS (SELECT * FROM unnest($2::text[], $3::timestamptz[], $4::timestamptz[]) "
+        "AS n (feed, f, t)), "
+        /* a first reading that brought nothing home is planned anew, and begins later */
+        "grown AS (UPDATE owed_windows o SET to_at = n.t, state = 'pending' FROM n "
+        "WHERE o.account_id = $1::bigint AND o.feed = n.feed AND o.kind = 'backfill' "
+        "AND o.to_at < n.t), "
+        "new AS (SELECT * FROM n WHERE NOT EXISTS (SELECT FROM owed_windows o "
+        "WHERE o.account_id = $1::bigint AND o.feed = n.feed AND o.kind = 'backfill')), "
+        "run AS (INSERT INTO fetch_runs (kind, accounts_total) SELECT 'backfill', 1 "
+        "WHERE EXISTS (SELECT FROM new) RETURNING run_id), "
+        "ra AS (INSERT INTO run_accounts (run_id, account_id) "
+        "SELECT run_id, $1::bigint FROM run) "
         "INSERT INTO owed_windows (run_id, account_id, feed, kind, from_at, to_at, done_to) "
         "SELECT run_id, $1::bigint, feed, 'backfill', f, t, f FROM new, run",
         &p, err);

@@ -180,6 +180,24 @@ def _():
     has_month(s, 5, *month(2))
 
 
+@test("backfill: a first reading that fails for days leaves no hole between the owed part and the live one")
+def _():
+    with stack(sim={"accounts": 1, "days": 60}, env={"UF_BACKFILL": "50d"}) as s:
+        s.start_all()
+        s.sim.fault(account=0, do="status", status=500)
+        name, = s.add_accounts([0])
+        s.run(account=name, code=1)
+        # As if that had been two days ago: what was owed then ends where the live part began then.
+        moved = s.value("WITH m AS (UPDATE owed_windows SET to_at = to_at - interval '2 days' WHERE kind = 'backfill' RETURNING 1) "
+                        "SELECT count(*) FROM m")
+        check(moved, "nothing is owed: the backfill was not split, and the test proves nothing")
+        s.sim.clear_faults()
+        s.run(account=name)
+        s.wait_backfill()
+        s.compare([0], s.sim.start_now - s.sim.start_now % 86400 - 49 * 86400)
+        s.stop_all()
+
+
 @test("inject: resumed where it was after kill -9 of the scheduler")
 def _():
     with stack(sim={"accounts": 2, "days": 150}, env={"UF_BACKFILL": "2d"}) as s:
