@@ -40,6 +40,7 @@ enum opt {
     OPT_UNTIL,
     OPT_TZ,
     OPT_FORMAT,
+    OPT_LIMIT,
     OPT_CURVE,
     OPT_HELP,
     N_OPTS,
@@ -137,6 +138,7 @@ COMMAND(cmd_status);
 COMMAND(cmd_usage);
 COMMAND(cmd_cost);
 COMMAND(cmd_summary);
+COMMAND(cmd_revisions);
 COMMAND(cmd_dead_list);
 COMMAND(cmd_dead_show);
 COMMAND(cmd_dead_replay);

@@ -33,6 +33,7 @@ static const struct opt_spec opt_specs[N_OPTS] = {
     [OPT_UNTIL] = {"until", "TIME", "up to then, not included"},
     [OPT_TZ] = {"tz", "ZONE", "time zone of hours, days and months: Europe/Berlin (default UTC)"},
     [OPT_FORMAT] = {"format", "F", "table (default), csv or json"},
+    [OPT_LIMIT] = {"limit", "N", "at most so many, the newest first (default 100)"},
     [OPT_CURVE] = {"curve", NULL, "a pair of CURVE keys for tcp:// links instead"},
     [OPT_HELP] = {"help", NULL, "this help"},
 };
@@ -64,6 +65,10 @@ static const char by_details[] =
     "whole days are days of UTC and keep their date in every time zone. Currencies are never "
     "added\n"
     "up. In JSON, amounts and quantities are texts, so that no reader rounds them.\n";
+static const char revisions_details[] =
+    "A bucket that was complete and that the provider reports otherwise since: a row changed,\n"
+    "vanished or appeared. The table shows the figures that differ, old -> new; csv and json have\n"
+    "the old and the new row whole, each as a JSON text.\n";
 static const char replay_details[] =
     "The letter's window is read again. With --wait the letter is closed when that went well and "
     "the\n"
@@ -162,6 +167,15 @@ const struct command commands[] = {
      0,
      cmd_cost},
     {"summary", "", "accounts with their figures", NULL, NONE, 0, 0, CLI_HIDDEN, cmd_summary},
+    {"revisions",
+     "[--account A] [--feed F] [--since T] [--limit N] [--format F]",
+     "what providers changed in complete buckets",
+     revisions_details,
+     {OPT_ACCOUNT, OPT_FEED, OPT_SINCE, OPT_LIMIT, OPT_FORMAT, -1},
+     0,
+     0,
+     0,
+     cmd_revisions},
     {"dead list",
      "[--account A] [--all]",
      "pages that could not be understood",
