@@ -188,10 +188,13 @@ def _():
         name, = s.add_accounts([0])
         s.run(account=name, code=1)
         # As if that had been two days ago: what was owed then ends where the live part began then.
+        s.control({"cmd": "pause"})
+        wait_for("no job is out", lambda: s.value("SELECT count(*) = 0 FROM accounts WHERE lease_until IS NOT NULL"), 20)
         moved = s.value("WITH m AS (UPDATE owed_windows SET to_at = to_at - interval '2 days' WHERE kind = 'backfill' RETURNING 1) "
                         "SELECT count(*) FROM m")
         check(moved, "nothing is owed: the backfill was not split, and the test proves nothing")
         s.sim.clear_faults()
+        s.control({"cmd": "resume"})
         s.run(account=name)
         s.wait_backfill()
         s.compare([0], s.sim.start_now - s.sim.start_now % 86400 - 49 * 86400)
