@@ -313,7 +313,9 @@ static const char feeds_update_sql[] =
     "f.consecutive_failures END, empty_since = CASE WHEN excluded.last_error <> 'ok' THEN "
     "f.empty_since WHEN excluded.empty_since IS NULL THEN NULL ELSE coalesce(f.empty_since, "
     "excluded.empty_since) END, bucket_seconds = CASE WHEN excluded.watermark IS NULL THEN "
-    "f.bucket_seconds ELSE excluded.bucket_seconds END, audited_3d_at = "
+    /* nothing is complete, yet an open bucket may be stored: the widest that may stand there */
+    "greatest(f.bucket_seconds, excluded.bucket_seconds) ELSE excluded.bucket_seconds END, "
+    "audited_3d_at = "
     "coalesce(excluded.audited_3d_at, f.audited_3d_at), audited_30d_at = "
     "coalesce(excluded.audited_30d_at, f.audited_30d_at)";
 
