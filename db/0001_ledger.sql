@@ -56,7 +56,7 @@ COMMENT ON COLUMN account_feeds.watermark IS 'The feed is complete in usage_metr
 COMMENT ON COLUMN account_feeds.bucket_seconds IS 'Width of the buckets that it was read with last. When UF_BUCKET changes, whole days are read again, so that no bucket stays in two widths.';
 COMMENT ON COLUMN account_feeds.last_error IS 'How the last reading ended: ok, auth_invalid, scope_missing, wrong_key_kind, rate_limited, provider_error, timeout, tls, dns, protocol, too_large, bad_window; or page_cap, deadline, stopped, when more is there and the next job goes on. Null: never read.';
 COMMENT ON COLUMN account_feeds.last_error_detail IS 'What happened and what to do, for people.';
-COMMENT ON COLUMN account_feeds.resume_from IS 'Where the last reading stopped, when it ended early: the next one goes on there. It may lie before the watermark, since a reading looks back.';
+COMMENT ON COLUMN account_feeds.resume_from IS 'Where the next reading begins, when the last one ended early, or left out an old part that kept failing. It may lie before the watermark, since a reading looks back.';
 COMMENT ON COLUMN account_feeds.empty_since IS 'Since when every answer was without rows; such a feed is asked less often.';
 
 CREATE TABLE account_balances (

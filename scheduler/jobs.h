@@ -24,6 +24,7 @@ struct job_window {
     const struct feed *feed;
     struct feed_state state; /* before */
     bool audits_3d, audits_30d;
+    int64_t skipped_us;
     struct span backfill; /* to be owed once the claim is made; from == to: none */
     int64_t owed_id;      /* 0: a live window */
     int64_t owed_to_us;

@@ -121,6 +121,7 @@ static void plan_live_windows(const struct ledger *l, struct tracked_job *job,
                                  .state = states[i],
                                  .audits_3d = plan.audits_3d,
                                  .audits_30d = plan.audits_30d,
+                                 .skipped_us = plan.skipped_us,
                                  .backfill = plan.backfill};
     }
 }
@@ -306,7 +307,7 @@ static const char feeds_update_sql[] =
     "coalesce(f.complete_from, excluded.complete_from), watermark = greatest(f.watermark, "
     "excluded.watermark), next_due = excluded.next_due, last_attempt_at = now(), last_success_at "
     "= coalesce(excluded.last_success_at, f.last_success_at), last_error = excluded.last_error, "
-    "resume_from = CASE WHEN excluded.last_error = 'ok' THEN NULL ELSE "
+    "resume_from = CASE WHEN excluded.last_error = 'ok' THEN excluded.resume_from ELSE "
     "coalesce(excluded.resume_from, f.resume_from) END, last_error_detail = "
     "excluded.last_error_detail, consecutive_failures = CASE WHEN excluded.consecutive_failures = "
     "1 THEN f.consecutive_failures + 1 WHEN excluded.last_error = 'ok' THEN 0 ELSE "
@@ -460,7 +461,9 @@ static enum status settle_live(struct ledger *l, struct arena *a, struct tracked
             put_bool(&col[9], (v.ending == END_OK || progress) && w->audits_3d);
             put_bool(&col[10], (v.ending == END_OK || progress) && w->audits_30d);
             pg_array_int(&col[11], w->asked.bucket_s);
-            pg_array_time(&col[12], v.ending != END_OK && progress ? v.complete_us : 0);
+            pg_array_time(&col[12], w->skipped_us != 0               ? w->skipped_us
+                                    : v.ending != END_OK && progress ? v.complete_us
+                                                                     : 0);
         }
     }
     if (!col[0].any)

@@ -2,14 +2,15 @@
 
 #include "common/clock.h"
 
-#define AUDIT_3D_EVERY_US  US_PER_DAY
-#define AUDIT_30D_EVERY_US (7 * US_PER_DAY)
-#define EMPTY_FOR_US       (3 * US_PER_DAY) /* after that an empty feed is asked hourly */
-#define LIVE_PAGES         4 /* of a first reading; what is older waits behind the live figures */
-#define DAY_S              86400 /* the widest bucket */
-#define HOUR_S             3600
-#define HOUR_US            (HOUR_S * US_PER_S)
-#define RETRY_FIRST_S      60
+#define AUDIT_3D_EVERY_US   US_PER_DAY
+#define AUDIT_30D_EVERY_US  (7 * US_PER_DAY)
+#define EMPTY_FOR_US        (3 * US_PER_DAY) /* after that an empty feed is asked hourly */
+#define LIVE_PAGES          4 /* of a first reading; what is older waits behind the live figures */
+#define SKIP_AFTER_FAILURES 2
+#define DAY_S               86400 /* the widest bucket */
+#define HOUR_S              3600
+#define HOUR_US             (HOUR_S * US_PER_S)
+#define RETRY_FIRST_S       60
 
 static int64_t min64(int64_t a, int64_t b)
 {
@@ -66,6 +67,12 @@ void plan_live(struct live_plan *out, const struct feed_state *state, int64_t no
         if (out->audits_30d)
             from = min64(from, now_us - 30 * US_PER_DAY);
         from = max64(from, state->complete_from_us);
+    }
+    /* An old page that keeps failing must not keep the live figures away. */
+    if (state->consecutive_failures >= SKIP_AFTER_FAILURES && from < state->watermark_us) {
+        out->skipped_us = from;
+        out->audits_3d = out->audits_30d = false;
+        from = state->watermark_us;
     }
     /* Whole days where buckets of another width may stand: a day is never held in two. */
     out->window.from_us = time_floor_us(

@@ -26,8 +26,8 @@ struct feed_state {
 struct live_plan {
     struct window window;       /* to_us == 0: until the provider's now */
     bool audits_3d, audits_30d; /* the window reaches that far back because an audit is due */
-    struct span
-        backfill; /* the older part of a new feed's backfill, to be read after; from == to: none */
+    int64_t skipped_us; /* from here on old buckets that keep failing are left for later; 0: none */
+    struct span backfill; /* a new feed's older part, to be read after; from == to: none */
 };
 
 /* The window of a cycle: behind the watermark by the feed's lookback, further when an audit is due

@@ -237,6 +237,31 @@ static void aligned(void **state)
     assert_true(good);
 }
 
+/* What keeps failing is left out every now and then, and not forgotten. */
+static void live_figures_pass_what_keeps_failing(void **state)
+{
+    struct feed_state s = {.feed = &usage,
+                           .enabled = true,
+                           .complete_from_us = us("2026-11-01"),
+                           .watermark_us = us("2026-11-25T08:00:00Z"),
+                           .resume_us = us("2026-11-03"),
+                           .consecutive_failures = 1};
+    struct live_plan p;
+
+    (void)state;
+    plan_live(&p, &s, us(NOW), HOUR, 7 * DAY);
+    assert_true(same_time("once failed", p.window.from_us, us("2026-11-03")));
+    assert_int_equal(p.skipped_us, 0);
+    s.consecutive_failures = 2;
+    plan_live(&p, &s, us(NOW), HOUR, 7 * DAY);
+    assert_true(same_time("twice failed", p.window.from_us, s.watermark_us));
+    assert_true(same_time("left out from", p.skipped_us, us("2026-11-03")));
+    s.resume_us = 0; /* the very look back fails */
+    plan_live(&p, &s, us(NOW), HOUR, 7 * DAY);
+    assert_true(same_time("without the look back", p.window.from_us, s.watermark_us));
+    assert_false(p.audits_3d || p.audits_30d);
+}
+
 /* Where buckets of another width may stand, a window begins with a whole day. */
 static void another_width_reads_whole_days(void **state)
 {
@@ -422,6 +447,7 @@ int main(void)
         cmocka_unit_test(chunks_join),
         cmocka_unit_test(aligned),
         cmocka_unit_test(another_width_reads_whole_days),
+        cmocka_unit_test(live_figures_pass_what_keeps_failing),
         cmocka_unit_test(gaps),
         cmocka_unit_test(each_tick_once),
         cmocka_unit_test(accounts_are_spread),
