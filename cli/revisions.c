@@ -30,10 +30,8 @@ static enum status feed_known(struct cli *cli, const char *feed, struct err *err
 
 static enum status limit_parse(int64_t *out, const char *typed, struct err *err)
 {
-    if (!typed) {
-        *out = LIMIT_DEFAULT;
+    if (!typed) /* *out stands */
         return ST_OK;
-    }
     if (int64_parse(out, text_of(typed), err) != ST_OK || *out < 1 || *out > LIMIT_MAX)
         return err_set(err, ST_REJECT, "--limit '%.40s': a whole number from 1 to %d", typed,
                        LIMIT_MAX);
@@ -99,8 +97,8 @@ enum status cmd_revisions(struct cli *cli, const struct args *args, struct err *
                                         "new_row",      "row_key",        "job_id"};
     enum table_format format;
     struct table t;
-    PGresult *r;
-    int64_t limit;
+    PGresult *r = NULL;
+    int64_t limit = LIMIT_DEFAULT;
     int n;
 
     TRY(table_format_parse(&format, cli->arena, args->values[OPT_FORMAT], err));
