@@ -46,6 +46,7 @@ test: deps ; @tests/run-all            # unit under sanitizers, end to end, conf
 check: deps ; @tests/run-unit          # seconds, no network
 e2e: all $(SIM); @/usr/bin/python3 tests/e2e/run.py
 torture: deps ; @tests/torture/run.py   # dies at every CRASH_POINT once; --short is in `make test`
+chaos: all $(SIM); @/usr/bin/python3 tests/chaos/run.py   # ten minutes in which everything goes wrong at random
 conformance: all $(SIM); @tests/conformance/run
 bench: all $(SIM); @tests/bench/run
 fuzz: deps ; @tests/fuzz/run $(or $(SECONDS),60)   # every decoder, that long each
@@ -54,5 +55,5 @@ docs/config.md: $(BUILD)/bin/usagectl; $< config-markdown >$@
 format: ; @clang-format -i $(SOURCES)
 tidy: deps ; @for f in $$(git ls-files '*.c'); do clang-tidy --quiet $$f -- $(CSTD) -I. $(call PKG,--cflags) 2>/dev/null || exit 1; done
 clean: ; rm -rf build
-.PHONY: all deps run test check e2e torture conformance bench fuzz model format tidy clean
+.PHONY: all deps run test check e2e torture chaos conformance bench fuzz model format tidy clean
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

@@ -1,0 +1,555 @@
+#!/usr/bin/python3
+"""Chaos: everything goes wrong at random for a while, and the table is the ledger all the same.
+
+usage: run.py [--seconds 600] [--seed N] [--accounts 2000] [--only KINDS]
+
+Two of each stage, one Postgres, one simulated provider. Events are drawn from the seed: stages are
+killed, stopped and frozen, Postgres is restarted and loses its clients, the provider fails and changes
+its figures, while cycles and injections are asked for. Each event is one line with its time. Then all
+is healed, cycles are asked for until every account is ok, and usage_metrics has to equal the
+simulator's ledger row for row. The same seed gives the same events at the same times; what they hit
+depends on the machine. --only: kinds of events by name, with commas between.
+Last line: N passed, N failed.
+"""
+
+import argparse
+import contextlib
+import glob
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+sys.path.insert(0, os.path.join(ROOT, "tests", "e2e"))
+
+import psycopg2  # noqa: E402
+import zmq  # noqa: E402
+import harness  # noqa: E402
+from harness import STAGES, Failed, Stack, check, equal, wait_for  # noqa: E402
+
+HOUR, DAY = 3600, 86400
+BACKFILL_DAYS = 3
+INSTANCES = 2
+RESTART_AFTER_S = 0.3
+STOP_LIMIT_S = 30  # ten seconds are promised; the machine is busy
+MAX_RSS_KB = 200 * 1024
+COMPARED_AT_ONCE = 200  # accounts
+
+
+class Slot:
+    """One place for a stage, in which a supervisor keeps a process alive."""
+
+    def __init__(self, stage, number):
+        self.stage, self.name = stage, f"{stage}-{'ab'[number]}"
+        self.process = None
+        self.env = {}
+        self.killed = self.paused = False
+        self.stop_by = None   # it was asked to stop, and has to end before
+        self.start_at = 0.0
+        self.rss_kb = 0
+        self.starts = 0
+
+
+class World:
+    """The stack and what a supervisor, an operator and fate do to it."""
+
+    def __init__(self, n_accounts):
+        self.accounts = range(n_accounts)
+        self.s = Stack(sim={"accounts": n_accounts, "density": "SMALL"},
+                       env={"UF_BACKFILL": f"{BACKFILL_DAYS}d", "UF_LEASE": f"{10 + n_accounts // 100}s",
+                            "UF_REQUEST_TIMEOUT": "5s"})
+        self.began = time.monotonic()
+        self.troubles = []    # what must not happen, in words
+        self.undo = []        # (when, name, function): the ends of what lasts
+        self.injected = {}    # account: how far back, acknowledged
+        self.to_inject = {}
+        self.asked = self.answered = 0
+        self.slots = [Slot(stage, n) for stage in STAGES for n in range(INSTANCES)]
+        self.s.add_accounts(self.accounts, hold=False)
+
+    def say(self, text):
+        print(f"{time.monotonic() - self.began:7.1f} s  {text}", flush=True)
+
+    def trouble(self, text):
+        self.troubles.append(text)
+        self.say("TROUBLE " + text)
+
+    # -- the supervisor --
+
+    def supervise(self):
+        now = time.monotonic()
+        for slot in self.slots:
+            p = slot.process
+            if p is None:
+                if now >= slot.start_at:
+                    slot.process = self.s.start(slot.stage, **slot.env)
+                    slot.killed, slot.paused, slot.stop_by = False, False, None
+                    slot.starts += 1
+            elif not p.alive():
+                self.bury(slot, p)
+            elif slot.stop_by and now > slot.stop_by:
+                self.trouble(f"{p.name} did not end within {STOP_LIMIT_S} s of SIGTERM")
+                p.kill()
+                slot.killed = True
+            else:
+                self.weigh(slot)
+        if not self.s.postgres.process.alive():
+            self.trouble("postgres ended by itself:\n" + self.s.postgres.process.text()[-1000:])
+            self.start_postgres()
+
+    def bury(self, slot, p):
+        """Killed, stopped as asked, and 111 (start me again) are ends that may be."""
+        code = p.child.returncode
+        allowed = {111}
+        if slot.killed:
+            allowed.add(-signal.SIGKILL)
+        if slot.stop_by:
+            allowed.add(0)
+        if code not in allowed:
+            self.trouble(f"{p.name} ended with {code}:\n{p.text()[-1500:]}")
+        self.s.processes.remove(p)
+        slot.process = None
+        slot.start_at = time.monotonic() + RESTART_AFTER_S
+
+    @staticmethod
+    def weigh(slot):
+        with contextlib.suppress(OSError), open(f"/proc/{slot.process.pid}/status", encoding="ascii") as f:
+            found = re.search(r"VmHWM:\s+(\d+) kB", f.read())
+            if found:
+                slot.rss_kb = max(slot.rss_kb, int(found[1]))
+
+    def start_postgres(self):
+        self.s.postgres.start()
+
+    def wait(self, seconds):
+        """Lives on for so long: supervises, and ends what has lasted long enough."""
+        end = time.monotonic() + seconds
+        while True:
+            self.end_what_lasted()
+            self.supervise()
+            left = end - time.monotonic()
+            if left <= 0:
+                return
+            time.sleep(min(0.1, left))
+
+    def end_what_lasted(self, all_of_it=False):
+        now = time.monotonic()
+        for entry in sorted(self.undo, key=lambda e: e[0]):
+            if all_of_it or now >= entry[0]:
+                self.undo.remove(entry)
+                self.say(f"end of {entry[1]}")
+                entry[2]()
+
+    def lasts(self, seconds, name, end):
+        self.undo.append((time.monotonic() + seconds, name, end))
+
+    # -- the operator --
+
+    def ask(self, request, seconds=3):
+        """A request to any scheduler that listens; None when no one answered in time."""
+        for path in glob.glob(os.path.join(self.s.folder, "run", "control", "*.sock")):
+            with contextlib.closing(socket.socket(socket.AF_UNIX)) as probe:
+                if probe.connect_ex(path) != 0:
+                    continue
+            context = zmq.Context()
+            link = context.socket(zmq.REQ)
+            link.setsockopt(zmq.LINGER, 0)
+            try:
+                link.connect("ipc://" + path)
+                link.send(json.dumps(request).encode())
+                if link.poll(seconds * 1000):
+                    return json.loads(link.recv())
+            finally:
+                link.close()
+                context.term()
+        return None
+
+    def ask_for_a_cycle(self):
+        self.asked += 1
+        answer = self.ask({"cmd": "run"})
+        self.answered += bool(answer and answer.get("ok"))
+        return answer
+
+    def inject_what_is_due(self):
+        for account, days in list(self.to_inject.items()):
+            day = self.s.sim.start_now - self.s.sim.start_now % DAY
+            answer = self.ask({"cmd": "inject", "account": f"sim-{account:06d}", "from": utc(day - days * DAY),
+                               "to": utc(day - (BACKFILL_DAYS - 1) * DAY)})
+            if answer and answer.get("ok"):
+                self.injected[account] = max(days, self.injected.get(account, 0))
+                del self.to_inject[account]
+
+
+def utc(seconds):
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+# ---- events: each takes the world and its own random numbers, and answers what it did ----
+
+EVENTS = {}
+
+
+def event(name, weight):
+    def register(function):
+        EVENTS[name] = (weight, function)
+        return function
+    return register
+
+
+def some_stage(w, r):
+    """A process that runs and was not asked to stop."""
+    slot = r.choice(w.slots)
+    return slot if slot.process and slot.process.alive() and not slot.paused and not slot.stop_by else None
+
+
+@event("kill", 10)
+def _(w, r):
+    slot = some_stage(w, r)
+    if not slot:
+        return "no one"
+    slot.killed = True
+    slot.process.kill()
+    return slot.process.name
+
+
+@event("term", 6)
+def _(w, r):
+    slot = some_stage(w, r)
+    if not slot:
+        return "no one"
+    slot.stop_by = time.monotonic() + STOP_LIMIT_S
+    slot.process.send(signal.SIGTERM)
+    return slot.process.name
+
+
+@event("freeze", 6)
+def _(w, r):
+    slot, seconds = some_stage(w, r), r.choice((0.5, 3, 8, 14))
+    if not slot:
+        return "no one"
+    process, slot.paused = slot.process, True
+    process.pause()
+
+    def resume():
+        process.resume()
+        if slot.process is process:
+            slot.paused = False
+    w.lasts(seconds, f"freeze {process.name}", resume)
+    return f"{process.name} for {seconds} s"
+
+
+@event("kill-all", 1)
+def _(w, r):
+    stage = r.choice(STAGES)
+    for slot in w.slots:
+        if slot.stage == stage and slot.process and slot.process.alive():
+            slot.killed = True
+            slot.process.kill()
+    return f"every {stage}"
+
+
+@event("postgres-restart", 3)
+def _(w, r):
+    how = r.choice(("fast", "immediate"))
+    w.s.postgres.process.send(signal.SIGINT if how == "fast" else signal.SIGQUIT)
+    w.s.postgres.process.ended(60)
+    time.sleep(r.choice((0, 0, 1, 4)))
+    w.start_postgres()
+    return how
+
+
+@event("postgres-crash", 1)
+def _(w, r):
+    """One backend dies by SIGKILL: Postgres throws all clients out and goes into recovery."""
+    with database(w) as c:
+        c.execute("SELECT pid FROM pg_stat_activity WHERE datname = 'uf' AND pid <> pg_backend_pid() ORDER BY pid")
+        pids = [pid for pid, in c.fetchall()]
+        if pids:
+            os.kill(r.choice(pids), signal.SIGKILL)
+    return "kill -9 of a backend"
+
+
+@event("postgres-terminate", 4)
+def _(w, r):
+    share = r.choice((0.3, 1))
+    with database(w) as c:
+        c.execute("SELECT count(pg_terminate_backend(pid)) FROM (SELECT pid FROM pg_stat_activity WHERE datname = 'uf' "
+                  "AND pid <> pg_backend_pid() AND random() < %s) p", (share,))
+        return f"{c.fetchone()[0]} sessions"
+
+
+PROVIDER = {
+    "429 storm": {"do": "status", "status": 429, "headers": {"Retry-After": "1"}, "every": 2},
+    "429 for all": {"do": "status", "status": 429, "headers": {"Retry-After": "2"}},
+    "500": {"do": "status", "status": 500, "body": "oops: {key}", "every": 2},
+    "502 as HTML": {"do": "status", "status": 502, "body": "<html>Bad gateway</html>", "content_type": "text/html", "every": 3},
+    "503 for all": {"do": "status", "status": 503},
+    "slow drip": {"do": "drip", "chunk": 40, "interval_ms": 300, "every": 20},
+    "timeouts": {"do": "nothing", "delay_ms": 7000, "every": 20},
+    "half bodies": {"do": "cut", "every": 3},
+    "truncated bodies": {"do": "truncate", "every": 3},
+    "resets": {"do": "reset", "every": 3},
+    "no answers": {"do": "drop", "every": 3},
+    "expired tokens": {"do": "expired"},
+}
+
+
+@event("provider", 8)
+def _(w, r):
+    name, seconds = r.choice(sorted(PROVIDER)), r.choice((1, 3, 6))
+    w.s.sim.clear_faults()  # one trouble at a time: the one before ends here
+    w.undo = [u for u in w.undo if not u[1].startswith("provider:")]
+    w.s.sim.fault(**PROVIDER[name])
+    w.lasts(seconds, f"provider: {name}", w.s.sim.clear_faults)
+    return f"{name} for {seconds} s"
+
+
+@event("restate", 10)
+def _(w, r):
+    """What each cycle looks back on: the last whole hour, yesterday's costs."""
+    now, done = w.s.sim.now(), []
+    for _ in range(r.choice((1, 5, 25))):
+        account, feed, op = r.choice(w.accounts), r.choice(("completions", "embeddings", "costs")), r.choice(("change", "vanish", "add"))
+        bucket = now - now % DAY - DAY if feed == "costs" else now - now % HOUR - HOUR
+        more = {"change": {"percent": r.randrange(10, 300)}, "vanish": {}, "add": {"amount": "-3.25"} if feed == "costs" else {}}
+        w.s.sim.restate(account, feed, bucket, op, **more[op])
+        done.append(f"{account} {feed} {op}")
+    return f"{len(done)} buckets: {', '.join(done[:3])}"
+
+
+@event("clock", 4)
+def _(w, r):
+    seconds = r.choice((1, 60, 300, 900))
+    w.s.sim.advance(seconds)
+    return f"+{seconds} s at the provider"
+
+
+@event("run", 14)
+def _(w, r):
+    answer = w.ask_for_a_cycle()
+    return json.dumps(answer)
+
+
+@event("inject", 3)
+def _(w, r):
+    w.to_inject[r.choice(w.accounts)] = r.randrange(BACKFILL_DAYS + 1, 10)
+    w.inject_what_is_due()
+    return f"{len(w.injected)} acknowledged, {len(w.to_inject)} to be asked again"
+
+
+@contextlib.contextmanager
+def database(w):
+    with contextlib.closing(psycopg2.connect(w.s.postgres.url("uf"))) as connection:
+        connection.autocommit = True
+        with connection.cursor() as c:
+            yield c
+
+
+def script(seed, seconds, kinds):
+    """The whole story beforehand, so that it does not depend on how it goes: (when, name, random numbers)."""
+    r, when = random.Random(seed), 0.5
+    names = sorted(kinds)
+    while when < seconds:
+        name = r.choices(names, [EVENTS[n][0] for n in names])[0]
+        yield when, name, random.Random(r.random())
+        when += r.expovariate(1 / 1.2)
+
+
+def play(w, seed, seconds, kinds):
+    """Answers how often each kind of event came."""
+    counts = {}
+    w.began = time.monotonic()
+    for when, name, r in script(seed, seconds, kinds):
+        w.wait(max(0.0, w.began + when - time.monotonic()))
+        if time.monotonic() - w.began > seconds:
+            break
+        counts[name] = counts.get(name, 0) + 1
+        try:
+            w.say(f"{name}: {EVENTS[name][1](w, r)}")
+        except psycopg2.OperationalError as e:
+            w.say(f"{name}: not possible now: {str(e).splitlines()[0]}")
+    return counts
+
+
+# ---- the end ----
+
+def heal(w):
+    w.say("all is healed")
+    w.end_what_lasted(all_of_it=True)
+    w.s.sim.clear_faults()
+    w.wait(1)
+
+    def ready():
+        w.wait(0)
+        return all(x.process and not x.stop_by and '"stage.ready"' in x.process.text() for x in w.slots)
+    wait_for("every stage ready", ready, 60)
+
+
+def quiet(w):
+    return w.s.value("SELECT NOT EXISTS (SELECT FROM run_accounts WHERE state = 'pending') "
+                     "AND NOT EXISTS (SELECT FROM owed_windows WHERE state = 'pending') "
+                     "AND NOT EXISTS (SELECT FROM accounts WHERE lease_job IS NOT NULL)")
+
+
+def live_until(w, what, ask, end):
+    def look():
+        w.wait(0.1)
+        return ask()
+    wait_for(what, look, max(1.0, end - time.monotonic()), every=0.2)
+
+
+def all_accounts_ok(w, seconds):
+    """Cycles until one, which began when nothing was out, ends well for every account."""
+    end = time.monotonic() + seconds
+    while True:
+        while w.to_inject:
+            w.inject_what_is_due()
+            w.wait(0.1)
+        try:
+            live_until(w, "nothing out", lambda: quiet(w), end)
+            answer = w.ask_for_a_cycle()
+            if not answer or not answer.get("ok"):
+                continue
+            live_until(w, "the last cycle", lambda: w.s.value(
+                "SELECT finished_at IS NOT NULL FROM fetch_runs WHERE run_id = %s", answer["run_id"]), end)
+            live_until(w, "nothing out after the last cycle", lambda: quiet(w), end)
+        except Failed as e:
+            raise Failed(f"{e}\n{left_over(w)}") from None
+        states = dict(w.s.sql("SELECT state, count(*) FROM account_health GROUP BY 1"))
+        failed = w.s.value("SELECT accounts_failed FROM fetch_runs WHERE run_id = %s", answer["run_id"])
+        w.say(f"a cycle ended: {failed} accounts failed; {states}")
+        if failed == 0 and states == {"ok": len(w.accounts)}:
+            return
+        check(time.monotonic() < end, f"not every account is ok: {states}\n{left_over(w)}")
+
+
+def left_over(w):
+    return "\n".join(f"{what}: {w.s.sql(query)}" for what, query in (
+        ("pending accounts of runs", "SELECT run_id, count(*) FROM run_accounts WHERE state = 'pending' GROUP BY 1"),
+        ("owed", "SELECT to_jsonb(o) FROM owed_windows o WHERE state = 'pending' LIMIT 5"),
+        ("leased", "SELECT account_id, lease_epoch, lease_until, next_due, now() FROM accounts WHERE lease_job IS NOT NULL LIMIT 5"),
+        ("health", "SELECT account, state, trouble, advice FROM account_health WHERE state <> 'ok' LIMIT 5")))
+
+
+def compare(w):
+    rows = 0
+    plain = [a for a in w.accounts if a not in w.injected]
+    for i in range(0, len(plain), COMPARED_AT_ONCE):
+        rows += w.s.compare(plain[i:i + COMPARED_AT_ONCE])
+    today = w.s.sim.start_now - w.s.sim.start_now % DAY
+    for account, days in w.injected.items():
+        rows += w.s.compare([account], start=today - days * DAY)
+    w.say(f"{rows} rows, {len(w.injected)} accounts with older windows: equal to the ledger")
+
+
+def one_width(w):
+    equal(w.s.sql("SELECT account_id, feed, date_trunc('day', bucket_start, 'UTC') FROM usage_metrics GROUP BY 1, 2, 3 "
+                  "HAVING count(DISTINCT bucket_seconds) > 1 LIMIT 5"), [], "days in two bucket widths")
+
+
+def watermarks(w):
+    equal(w.s.sql("SELECT account_id, feed, watermark FROM account_feeds WHERE watermark > to_timestamp(%s) OR watermark IS NULL "
+                  "LIMIT 5", w.s.sim.now() + 1), [], "watermarks that are null or beyond the provider's now")
+
+
+def sessions(w):
+    time.sleep(1)
+    equal(w.s.sql("SELECT application_name, state, query FROM pg_stat_activity WHERE state LIKE 'idle in transaction%%' "
+                  "AND state_change < now() - interval '1 second'"), [], "sessions idle in transaction")
+    n = w.s.value("SELECT count(*) FROM pg_stat_activity WHERE datname = 'uf' AND pid <> pg_backend_pid()")
+    check(n <= 4 * INSTANCES, f"{n} sessions of {2 * INSTANCES} schedulers and writers")
+
+
+def memory(w):
+    for slot in w.slots:
+        w.say(f"{slot.name}: at most {slot.rss_kb / 1024:.0f} MB, started {slot.starts} times")
+    heavy = [f"{x.name}: {x.rss_kb} kB" for x in w.slots if x.rss_kb > MAX_RSS_KB]
+    check(not heavy, "over 200 MB: " + ", ".join(heavy))
+
+
+def no_key(w):
+    """Neither in a log nor in what people are shown."""
+    pattern = re.compile(rb"sk-admin-sim-\d{6}-[0-9a-f]{8,}")
+    with open(w.s.key_file, "rb") as f:
+        sealing_key = f.read().strip()
+    check(pattern.fullmatch(w.s.sim.key(0).encode()), "the simulator's keys look otherwise than is searched for")
+    for path in w.s.log_files() + [w.s.postgres.log]:
+        with open(path, "rb") as f:
+            text = f.read()
+        check(not pattern.search(text) and sealing_key not in text, f"a key stands in {os.path.basename(path)}")
+    shown = w.s.value("SELECT coalesce((SELECT string_agg(body, '') FROM dead_letters), '') || "
+                      "coalesce((SELECT string_agg(last_error_detail, '') FROM account_feeds), '') || "
+                      "coalesce((SELECT string_agg(detail, '') FROM run_accounts), '')")
+    check(not pattern.search(shown.encode()), "a key stands in the database")
+
+
+def supervision(w):
+    check(not w.troubles, "\n".join(w.troubles))
+
+
+def prove(w):
+    """Answers [passed, failed]."""
+    counts = [0, 0]
+    for what, proof in (
+            ("every stage comes back", heal),
+            ("every account ends ok", lambda w: all_accounts_ok(w, 180 + len(w.accounts) * 0.3)),
+            ("usage_metrics equals the ledger", compare), ("no bucket in two widths", one_width),
+            ("no watermark beyond the provider's now", watermarks), ("no session idle in a transaction", sessions),
+            ("memory under 200 MB", memory), ("no key in a log", no_key), ("no one ended as he must not", supervision)):
+        try:
+            proof(w)
+            counts[0] += 1
+            w.say(f"ok      {what}")
+        except Exception as e:  # a mistake of this program is a failure, too
+            counts[1] += 1
+            text = str(e) if isinstance(e, Failed) else traceback.format_exc()
+            w.say(f"FAILED  {what}\n        " + text.replace("\n", "\n        "))
+    return counts
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=int, default=600)
+    parser.add_argument("--seed", type=int, default=random.randrange(1, 10**6))
+    parser.add_argument("--accounts", type=int, default=2000)
+    parser.add_argument("--only", default=",".join(EVENTS))
+    args = parser.parse_args()
+    kinds = args.only.split(",")
+    if unknown := [k for k in kinds if k not in EVENTS]:
+        parser.error(f"no such kind of event: {', '.join(unknown)}; there are: {', '.join(sorted(EVENTS))}")
+    again = f"--seed {args.seed} --seconds {args.seconds} --accounts {args.accounts}"
+    print(f"seed {args.seed}; again: tests/chaos/run.py {again}", flush=True)
+    template = tempfile.mkdtemp(prefix="uf-pg-", dir="/tmp")
+    os.chmod(template, 0o755)
+    if harness.AS_ROOT:
+        shutil.chown(template, "postgres", "postgres")
+    w, counts = None, [0, 1]
+    try:
+        os.environ["UF_E2E_PG_TEMPLATE"] = harness.postgres_template(os.path.join(template, "data"))
+        w = World(args.accounts)
+        done = play(w, args.seed, args.seconds, kinds)
+        counts = prove(w)
+        print("events: " + ", ".join(f"{name} {n}" for name, n in sorted(done.items())))
+        if counts[1]:
+            print(w.s.log_tails())
+    finally:
+        if w:
+            w.s.close()
+        shutil.rmtree(template, ignore_errors=True)
+    print(f"seed {args.seed}; again: tests/chaos/run.py {again}")
+    print(f"{counts[0]} passed, {counts[1]} failed")
+    return 0 if not counts[1] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
