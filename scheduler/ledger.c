@@ -214,6 +214,40 @@ static enum status owe_backfill(struct ledger *l, struct arena *a, const struct 
         &p, err);
 }
 
+/* Wider buckets than before are written down as soon as they are asked for: they may be committed
+ * and then neither complete nor settled, and whoever reads narrower ones next begins with whole
+ * days. */
+static enum status widths_note(struct ledger *l, struct arena *a, const struct claim *claim,
+                               struct err *err)
+{
+    struct pg_array ids, feeds, widths;
+    struct pg_params p = {0};
+
+    pg_array_open(&ids, a);
+    pg_array_open(&feeds, a);
+    pg_array_open(&widths, a);
+    for (size_t i = 0; i < claim->n_jobs; i++) {
+        for (size_t k = 0; k < claim->jobs[i]->n_windows; k++) {
+            const struct job_window *w = &claim->jobs[i]->windows[k];
+            if (w->owed_id || w->state.bucket_s == 0 || w->asked.bucket_s <= w->state.bucket_s)
+                continue;
+            pg_array_int(&ids, claim->jobs[i]->account_id);
+            pg_array_text(&feeds, text_of(w->feed->name));
+            pg_array_int(&widths, w->asked.bucket_s);
+        }
+    }
+    if (!ids.any)
+        return ST_OK;
+    pg_param_text(&p, pg_array_close(&ids));
+    pg_param_text(&p, pg_array_close(&feeds));
+    pg_param_text(&p, pg_array_close(&widths));
+    return pg_query(l->pg, NULL, NULL,
+                    "UPDATE account_feeds f SET bucket_seconds = n.b "
+                    "FROM unnest($1::bigint[], $2::text[], $3::int[]) AS n (a, feed, b) "
+                    "WHERE f.account_id = n.a AND f.feed = n.feed",
+                    &p, err);
+}
+
 static enum status read_pipeline(struct ledger *l, struct claim *out, struct arena *a,
                                  struct err *err)
 {
@@ -260,6 +294,7 @@ static enum status claim_accounts(struct ledger *l, struct claim *out, struct ar
         plan_job(l, out->jobs[i], feeds, &feed_at, owed, &owed_at);
         TRY(owe_backfill(l, a, out->jobs[i], err));
     }
+    TRY(widths_note(l, a, out, err));
     CRASH_POINT("scheduler.claim.planned");
     return ST_OK;
 }
@@ -314,9 +349,7 @@ static const char feeds_update_sql[] =
     "f.consecutive_failures END, empty_since = CASE WHEN excluded.last_error <> 'ok' THEN "
     "f.empty_since WHEN excluded.empty_since IS NULL THEN NULL ELSE coalesce(f.empty_since, "
     "excluded.empty_since) END, bucket_seconds = CASE WHEN excluded.watermark IS NULL THEN "
-    /* nothing is complete, yet an open bucket may be stored: the widest that may stand there */
-    "greatest(f.bucket_seconds, excluded.bucket_seconds) ELSE excluded.bucket_seconds END, "
-    "audited_3d_at = "
+    "f.bucket_seconds ELSE excluded.bucket_seconds END, audited_3d_at = "
     "coalesce(excluded.audited_3d_at, f.audited_3d_at), audited_30d_at = "
     "coalesce(excluded.audited_30d_at, f.audited_30d_at)";
 

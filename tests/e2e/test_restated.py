@@ -270,6 +270,31 @@ def _():
         s.compare(accounts, start)
 
 
+@test("bucket width: back to 1h after a death between the commit of days and their settlement: no moment is held twice")
+def _():
+    accounts = range(3)
+    begin = int(time.time()) // DAY * DAY - DAY + 10 * HOUR
+    with stack(sim={"accounts": 3, "density": "NORMAL", "now": begin}, env={"UF_BACKFILL": "5d"}) as s:
+        start = begin - begin % DAY - DAY
+        s.start_all(scheduler=0)
+        s.add_accounts(accounts)
+        with_width(s, "1h", accounts, start)
+        s.sim.advance(5 * HOUR)
+        s.one("scheduler").stop()
+        s.sim.fault(do="nothing", delay_ms=1000)
+        dies = s.start("scheduler", UF_BUCKET="1d")
+        s.wait_ready(dies)
+        asked = s.background_usagectl("run")
+        wait_for("the claim", lambda: '"accounts.claimed"' in dies.text(), 10, 0.005)
+        asked.ended()
+        dies.pause()  # the pages come a second later; it does not hear of them
+        wait_for("the days committed", lambda: DAY in widths(s), 10)
+        dies.kill()
+        equal(s.value("SELECT count(*) FROM accounts WHERE lease_until > now()"), len(accounts), "leases that nobody settled")
+        s.sim.clear_faults()
+        with_width(s, "1h", accounts, start)
+
+
 # ---- through PgBouncer ----
 
 POOL = 3
