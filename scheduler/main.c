@@ -17,7 +17,9 @@ static enum status run(struct scheduler **s, struct config *cfg, int argc, char 
     TRY(config_load(cfg, STAGE_SCHEDULER, "scheduler",
                     "decides what is read when, and follows each job to its end", argc, argv, err));
     TRY(scheduler_open(s, cfg, err)); /* Postgres reached, schema checked, links bound */
-    stage_ready("scheduler");         /* only now may the others count on us */
+    if (stage_stopping())
+        return ST_OK;         /* while it waited for Postgres: nothing is open */
+    stage_ready("scheduler"); /* only now may the others count on us */
 
     while (stage_wait(scheduler_stage(*s), scheduler_deadline_us(*s))) { /* until asked to stop */
         TRY(scheduler_take(*s, err));   /* signs of life, ends, acks, requests */

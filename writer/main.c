@@ -16,7 +16,9 @@ static enum status run(struct writer **w, struct config *cfg, int argc, char **a
     TRY(config_load(cfg, STAGE_WRITER, "writer", "commits usage records to Postgres, in batches",
                     argc, argv, err));
     TRY(writer_open(w, cfg, err)); /* Postgres reached, schema checked, links bound */
-    stage_ready("writer");         /* only now may the others count on us */
+    if (stage_stopping())
+        return ST_OK;      /* while it waited for Postgres: nothing is open */
+    stage_ready("writer"); /* only now may the others count on us */
 
     while (stage_wait(writer_stage(*w), writer_deadline_us(*w))) { /* until asked to stop */
         TRY(writer_take(*w, err));                                 /* link -> open batch */
