@@ -4,8 +4,9 @@
 usage: run.py [--seconds 600] [--seed N] [--accounts 2000] [--only KINDS]
 
 Two of each stage, one Postgres, one simulated provider. Events are drawn from the seed: stages are
-killed, stopped and frozen, Postgres is restarted and loses its clients, the provider fails and changes
-its figures, while cycles and injections are asked for. Each event is one line with its time. Then all
+killed, stopped, frozen and told a wrong time; Postgres is restarted, loses its clients, is locked, out of
+connections and out of disk; the way to it is cut, delayed and reset; the provider fails and changes its
+figures; and meanwhile cycles and injections are asked for. Each event is one line with its time. Then all
 is healed, cycles are asked for until every account is ok, and usage_metrics has to equal the
 simulator's ledger row for row. The same seed gives the same events at the same times; what they hit
 depends on the machine. --only: kinds of events by name, with commas between.
@@ -36,6 +37,7 @@ import psycopg2  # noqa: E402
 import zmq  # noqa: E402
 import harness  # noqa: E402
 from harness import STAGES, Failed, Stack, check, equal, wait_for  # noqa: E402
+from proxy import Proxy  # noqa: E402
 
 HOUR, DAY = 3600, 86400
 BACKFILL_DAYS = 3
@@ -44,6 +46,7 @@ RESTART_AFTER_S = 0.3
 STOP_LIMIT_S = 30  # ten seconds are promised; the machine is busy
 MAX_RSS_KB = 200 * 1024
 COMPARED_AT_ONCE = 200  # accounts
+FAKETIME = (sorted(glob.glob("/usr/lib/*/faketime/libfaketime.so.1")) or [None])[0]
 
 
 class Slot:
@@ -75,7 +78,46 @@ class World:
         self.to_inject = {}
         self.asked = self.answered = 0
         self.slots = [Slot(stage, n) for stage in STAGES for n in range(INSTANCES)]
+        self.disk = self.mount_disk(600 + n_accounts // 2)
+        self.disk_full = False
+        self.proxy = Proxy(os.path.join(self.s.postgres.folder, ".s.PGSQL.5432"))
+        for slot in self.slots:
+            if slot.stage in ("scheduler", "writer") and slot.name.endswith("b"):
+                slot.env["DATABASE_URL"] = self.proxy.url("uf")
         self.s.add_accounts(self.accounts, hold=False)
+
+    def mount_disk(self, size_mb):
+        """Moves Postgres to a small disk of its own. None where mounting is not permitted."""
+        disk = os.path.join(self.s.postgres.folder, "disk")
+        os.mkdir(disk)
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size_mb}m", "tmpfs", disk], check=False,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        if done.returncode != 0:
+            print("the disk never gets full: mounting a small one is not permitted here")
+            return None
+        self.s.sql("ALTER SYSTEM SET max_wal_size = '128MB'")
+        self.s.postgres.stop()
+        if harness.AS_ROOT:
+            shutil.chown(disk, "postgres", "postgres")
+        shutil.move(self.s.postgres.data, os.path.join(disk, "data"))
+        self.s.postgres.data = os.path.join(disk, "data")
+        subprocess.run(["chown", "-R", "--reference", disk, self.s.postgres.data], check=True)
+        self.s.postgres.start()
+        return disk
+
+    def close(self):
+        for p in self.s.of():
+            p.resume()
+            p.kill()
+        self.proxy.close()
+        if self.disk:
+            if self.s.connection:
+                self.s.connection.close()
+                self.s.connection = None
+            with contextlib.suppress(Failed):
+                self.s.postgres.stop()
+            subprocess.run(["umount", self.disk], check=False)
+        self.s.close()
 
     def say(self, text):
         print(f"{time.monotonic() - self.began:7.1f} s  {text}", flush=True)
@@ -103,7 +145,7 @@ class World:
                 slot.killed = True
             else:
                 self.weigh(slot)
-        if not self.s.postgres.process.alive():
+        if not self.s.postgres.process.alive() and not self.disk_full:
             self.trouble("postgres ended by itself:\n" + self.s.postgres.process.text()[-1000:])
             self.start_postgres()
 
@@ -129,7 +171,11 @@ class World:
                 slot.rss_kb = max(slot.rss_kb, int(found[1]))
 
     def start_postgres(self):
-        self.s.postgres.start()
+        """Recovery may take its time on a busy machine."""
+        try:
+            self.s.postgres.start()
+        except Failed:
+            self.s.postgres.wait_ready()
 
     def wait(self, seconds):
         """Lives on for so long: supervises, and ends what has lasted long enough."""
@@ -199,9 +245,9 @@ def utc(seconds):
 EVENTS = {}
 
 
-def event(name, weight):
+def event(name, weight, takes_s=0):
     def register(function):
-        EVENTS[name] = (weight, function)
+        EVENTS[name] = (weight, function, takes_s)
         return function
     return register
 
@@ -232,11 +278,7 @@ def _(w, r):
     return slot.process.name
 
 
-@event("freeze", 6)
-def _(w, r):
-    slot, seconds = some_stage(w, r), r.choice((0.5, 3, 8, 14))
-    if not slot:
-        return "no one"
+def freeze(w, slot, seconds):
     process, slot.paused = slot.process, True
     process.pause()
 
@@ -245,7 +287,15 @@ def _(w, r):
         if slot.process is process:
             slot.paused = False
     w.lasts(seconds, f"freeze {process.name}", resume)
-    return f"{process.name} for {seconds} s"
+
+
+@event("freeze", 6)
+def _(w, r):
+    slot, seconds = some_stage(w, r), r.choice((0.5, 3, 8, 14))
+    if not slot:
+        return "no one"
+    freeze(w, slot, seconds)
+    return f"{slot.process.name} for {seconds} s"
 
 
 @event("kill-all", 1)
@@ -261,6 +311,8 @@ def _(w, r):
 @event("postgres-restart", 3)
 def _(w, r):
     how = r.choice(("fast", "immediate"))
+    if w.disk_full:
+        return "not while its disk is full"
     w.s.postgres.process.send(signal.SIGINT if how == "fast" else signal.SIGQUIT)
     w.s.postgres.process.ended(60)
     time.sleep(r.choice((0, 0, 1, 4)))
@@ -286,6 +338,132 @@ def _(w, r):
         c.execute("SELECT count(pg_terminate_backend(pid)) FROM (SELECT pid FROM pg_stat_activity WHERE datname = 'uf' "
                   "AND pid <> pg_backend_pid() AND random() < %s) p", (share,))
         return f"{c.fetchone()[0]} sessions"
+
+
+@event("postgres-cancel", 3)
+def _(w, r):
+    """To a client the same as a statement that took too long."""
+    cancelled = 0
+    with database(w) as c:
+        for _ in range(10):
+            c.execute("SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity WHERE datname = 'uf' "
+                      "AND pid <> pg_backend_pid() AND state <> 'idle'")
+            cancelled += c.fetchone()[0]
+            time.sleep(0.05)
+    return f"{cancelled} statements"
+
+
+def lock_accounts(w, remainder, seconds):
+    """Locks every third account; 3: all."""
+    connection = psycopg2.connect(w.s.postgres.url("uf"))
+    w.lasts(seconds, "locks", connection.close)
+    with connection.cursor() as c:
+        c.execute("SET lock_timeout = '5s'")
+        c.execute("SELECT count(*) FROM (SELECT FROM accounts WHERE account_id %% 3 = %s OR %s = 3 ORDER BY account_id "
+                  "FOR UPDATE) l", (remainder, remainder))
+        return c.fetchone()[0]
+
+
+@event("lock", 3)
+def _(w, r):
+    remainder, seconds = r.randrange(4), r.choice((2, 6, 14))
+    if any(name == "locks" for _, name, _ in w.undo):
+        return "no, there are locks already"
+    return f"{lock_accounts(w, remainder, seconds)} accounts for {seconds} s"
+
+
+@event("frozen-transaction", 0.5, takes_s=80)
+def _(w, r):
+    """The writers sleep inside a transaction until Postgres has thrown them out for it."""
+    connections = w.undo[:]
+    n = lock_accounts(w, 3, 10**6)
+    w.ask_for_a_cycle()
+    w.wait(4)  # pages come, and wait for the locks
+    for slot in w.slots:
+        if slot.stage == "writer" and slot.process and slot.process.alive() and not slot.stop_by and not slot.paused:
+            freeze(w, slot, 65)
+    for entry in [u for u in w.undo if u not in connections and u[1] == "locks"]:
+        w.undo.remove(entry)
+        entry[2]()
+    return f"{n} accounts"
+
+
+@event("connections", 2)
+def _(w, r):
+    seconds, sessions = r.choice((1, 4, 9)), []
+
+    def end():
+        for session in sessions:
+            session.close()
+    w.lasts(seconds, "sessions of strangers", end)
+    with database(w) as c:
+        c.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'uf' AND pid <> pg_backend_pid()")
+    for _ in range(100):
+        try:
+            sessions.append(psycopg2.connect(w.s.postgres.url("uf")))
+        except psycopg2.OperationalError:
+            break
+    return f"{len(sessions)} sessions of strangers, no more are to be had, for {seconds} s"
+
+
+@event("disk-full", 2)
+def _(w, r):
+    seconds = r.choice((2, 5, 10))
+    if not w.disk or w.disk_full:
+        return "no"
+    filler = os.path.join(w.disk, "filler")
+
+    def end():
+        os.unlink(filler)
+        w.disk_full = False
+        if not w.s.postgres.process.alive():
+            w.say("postgres had ended on the full disk and is started again")
+            w.start_postgres()
+    w.disk_full = True
+    w.lasts(seconds, "disk-full", end)
+    with open(filler, "wb") as f:
+        free = os.statvfs(w.disk)
+        with contextlib.suppress(OSError):
+            os.posix_fallocate(f.fileno(), 0, free.f_bavail * free.f_bsize)
+    return f"{free.f_bavail * free.f_bsize >> 20} MB taken for {seconds} s"
+
+
+@event("wrong-time", 3)
+def _(w, r):
+    """A stage's host is an hour off. What it hears from others is not."""
+    slot, hours, seconds = some_stage(w, r), r.choice((-1, 1)), r.choice((5, 15))
+    if not slot or not FAKETIME or "FAKETIME" in slot.env:
+        return "no one" if FAKETIME else "no: Debian's faketime is not installed"
+
+    def set_clock(env):
+        for name in ("LD_PRELOAD", "FAKETIME", "FAKETIME_DONT_FAKE_MONOTONIC"):
+            slot.env.pop(name, None)
+        slot.env.update(env)
+        if slot.process and slot.process.alive():
+            slot.killed = True
+            slot.process.kill()
+    set_clock({"LD_PRELOAD": FAKETIME, "FAKETIME": f"{hours:+d}h", "FAKETIME_DONT_FAKE_MONOTONIC": "1"})
+    w.lasts(seconds, f"wrong time of {slot.name}", lambda: set_clock({}))
+    return f"{slot.name} {hours:+d} h for {seconds} s"
+
+
+@event("link", 7)
+def _(w, r):
+    """Between Postgres and one scheduler and one writer."""
+    what, seconds = r.choice(("cut", "reset", "delay", "refuse", "lost COMMIT")), r.choice((1, 4, 8))
+    if what in ("cut", "reset"):
+        w.proxy.cut(reset=what == "reset")
+        return what
+    if what == "lost COMMIT":
+        w.proxy.lose_commits += r.choice((1, 3))
+        return f"the answers to the next {w.proxy.lose_commits}; so far {w.proxy.lost}"
+    if what == "delay":
+        w.proxy.delay_s = r.choice((0.02, 0.2, 1))
+    else:
+        w.proxy.refuse = True
+        w.proxy.cut(reset=False)
+    w.lasts(seconds, f"link: {what}", w.proxy.heal)
+    return f"{what} for {seconds} s"
 
 
 PROVIDER = {
@@ -361,7 +539,9 @@ def script(seed, seconds, kinds):
     names = sorted(kinds)
     while when < seconds:
         name = r.choices(names, [EVENTS[n][0] for n in names])[0]
-        yield when, name, random.Random(r.random())
+        own = random.Random(r.random())
+        if when + EVENTS[name][2] <= seconds:
+            yield when, name, own
         when += r.expovariate(1 / 1.2)
 
 
@@ -376,7 +556,7 @@ def play(w, seed, seconds, kinds):
         counts[name] = counts.get(name, 0) + 1
         try:
             w.say(f"{name}: {EVENTS[name][1](w, r)}")
-        except psycopg2.OperationalError as e:
+        except (psycopg2.OperationalError, psycopg2.InterfaceError) as e:
             w.say(f"{name}: not possible now: {str(e).splitlines()[0]}")
     return counts
 
@@ -387,6 +567,8 @@ def heal(w):
     w.say("all is healed")
     w.end_what_lasted(all_of_it=True)
     w.s.sim.clear_faults()
+    w.proxy.heal()
+    w.s.postgres.wait_ready()
     w.wait(1)
 
     def ready():
@@ -544,7 +726,7 @@ def main():
             print(w.s.log_tails())
     finally:
         if w:
-            w.s.close()
+            w.close()
         shutil.rmtree(template, ignore_errors=True)
     print(f"seed {args.seed}; again: tests/chaos/run.py {again}")
     print(f"{counts[0]} passed, {counts[1]} failed")
