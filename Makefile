@@ -41,19 +41,20 @@ $(BUILD)/fuzz/fuzz_%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $$(call obj,$$(wildcard s
 $(SIM): $(call obj,$(wildcard tests/sim/*.c)); @mkdir -p $(@D); $(CC) $(LDFLAGS) $^ $(call TESTPKG,--libs) -lz -lpthread -o $@
 
 deps: ; @deploy/install-deps
+test-deps: ; @deploy/install-deps --tests
 run: all $(SIM); @deploy/run
-test: deps ; @tests/run-all            # unit under sanitizers, end to end, conformance; last line: N passed, N failed
-check: deps ; @tests/run-unit          # seconds, no network
-e2e: all $(SIM); @/usr/bin/python3 tests/e2e/run.py
-torture: deps ; @tests/torture/run.py   # dies at every CRASH_POINT once; --short is in `make test`
-chaos: all $(SIM); @/usr/bin/python3 tests/chaos/run.py   # ten minutes in which everything goes wrong at random
-conformance: all $(SIM); @tests/conformance/run
-bench: all $(SIM); @tests/bench/run
-fuzz: deps ; @tests/fuzz/run $(or $(SECONDS),60)   # every decoder, that long each
-model: deps ; @docs/model/run                     # the life of a job, model-checked
+test: test-deps ; @tests/run-all            # unit under sanitizers, end to end, conformance; last line: N passed, N failed
+check: test-deps ; @tests/run-unit          # seconds, no network
+e2e: test-deps all $(SIM); @/usr/bin/python3 tests/e2e/run.py
+torture: test-deps ; @tests/torture/run.py   # dies at every CRASH_POINT once; --short is in `make test`
+chaos: test-deps all $(SIM); @/usr/bin/python3 tests/chaos/run.py   # ten minutes in which everything goes wrong at random
+conformance: test-deps all $(SIM); @tests/conformance/run
+bench: test-deps all $(SIM); @tests/bench/run
+fuzz: test-deps ; @tests/fuzz/run $(or $(SECONDS),60)   # every decoder, that long each
+model: test-deps ; @docs/model/run                     # the life of a job, model-checked
 docs/config.md: $(BUILD)/bin/usagectl; $< config-markdown >$@
-format: ; @clang-format -i $(SOURCES)
-tidy: deps ; @for f in $$(git ls-files '*.c'); do clang-tidy --quiet $$f -- $(CSTD) -I. $(call PKG,--cflags) 2>/dev/null || exit 1; done
+format: test-deps ; @clang-format -i $(SOURCES)
+tidy: test-deps ; @for f in $$(git ls-files '*.c'); do clang-tidy --quiet $$f -- $(CSTD) -I. $(call PKG,--cflags) 2>/dev/null || exit 1; done
 clean: ; rm -rf build
-.PHONY: all deps run test check e2e torture chaos conformance bench fuzz model format tidy clean
+.PHONY: all deps test-deps run test check e2e torture chaos conformance bench fuzz model format tidy clean
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

@@ -215,6 +215,7 @@ CREATE TABLE usage_revisions (
     revised_at     timestamptz NOT NULL DEFAULT now(),
     job_id         uuid NOT NULL
 );
+CREATE INDEX usage_revisions_time ON usage_revisions (revised_at DESC);
 CREATE INDEX usage_revisions_account ON usage_revisions (account_id, revised_at DESC);
 COMMENT ON TABLE usage_revisions IS 'Every change that a provider made to a bucket that was already complete: old and new values, when it was seen, by which job.';
 
