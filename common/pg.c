@@ -94,13 +94,14 @@ const char *pg_sqlstate(const struct pg *pg)
 
 enum status pg_status(const char *sqlstate)
 {
-    static const char *const retry[] = {"08", "40", "53", "55", "57"};
+    /* Besides classes two codes: thrown out since the process was stopped inside a transaction. */
+    static const char *const retry[] = {"08", "40", "53", "55", "57", "25P03", "25P04"};
     static const char *const reject[] = {"22", "23"};
 
     if (!sqlstate || !*sqlstate)
         return ST_RETRY;
     for (size_t i = 0; i < sizeof(retry) / sizeof(retry[0]); i++)
-        if (strncmp(sqlstate, retry[i], 2) == 0)
+        if (strncmp(sqlstate, retry[i], strlen(retry[i])) == 0)
             return ST_RETRY;
     for (size_t i = 0; i < sizeof(reject) / sizeof(reject[0]); i++)
         if (strncmp(sqlstate, reject[i], 2) == 0)

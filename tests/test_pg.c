@@ -21,6 +21,7 @@ static const struct {
     {"statement timeout", "57014", ST_RETRY},
     {"shutdown", "57P01", ST_RETRY},
     {"starting up", "57P03", ST_RETRY},
+    {"stopped inside a transaction for too long", "25P03", ST_RETRY},
     {"out of range", "22003", ST_REJECT},
     {"bytes that are no UTF-8", "22021", ST_REJECT},
     {"unique violation", "23505", ST_REJECT},
