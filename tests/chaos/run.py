@@ -353,39 +353,44 @@ def _(w, r):
     return f"{cancelled} statements"
 
 
-def lock_accounts(w, remainder, seconds):
-    """Locks every third account; 3: all."""
+@event("lock", 3)
+def _(w, r):
+    """A session locks every third account, or all."""
+    remainder, seconds = r.randrange(4), r.choice((2, 6, 14))
+    if any(name == "locks" for _, name, _ in w.undo):
+        return "no, there are locks already"
     connection = psycopg2.connect(w.s.postgres.url("uf"))
     w.lasts(seconds, "locks", connection.close)
     with connection.cursor() as c:
         c.execute("SET lock_timeout = '5s'")
         c.execute("SELECT count(*) FROM (SELECT FROM accounts WHERE account_id %% 3 = %s OR %s = 3 ORDER BY account_id "
                   "FOR UPDATE) l", (remainder, remainder))
-        return c.fetchone()[0]
-
-
-@event("lock", 3)
-def _(w, r):
-    remainder, seconds = r.randrange(4), r.choice((2, 6, 14))
-    if any(name == "locks" for _, name, _ in w.undo):
-        return "no, there are locks already"
-    return f"{lock_accounts(w, remainder, seconds)} accounts for {seconds} s"
+        return f"{c.fetchone()[0]} accounts for {seconds} s"
 
 
 @event("frozen-transaction", 0.5, takes_s=80)
 def _(w, r):
-    """The writers sleep inside a transaction until Postgres has thrown them out for it."""
-    connections = w.undo[:]
-    n = lock_accounts(w, 3, 10**6)
+    """A writer sleeps inside a transaction until Postgres has thrown it out for that."""
+    slots = [x for x in w.slots if x.stage == "writer" and x.process and x.process.alive() and not x.stop_by and not x.paused]
+    if not slots:
+        return "no one"
     w.ask_for_a_cycle()
-    w.wait(4)  # pages come, and wait for the locks
-    for slot in w.slots:
-        if slot.stage == "writer" and slot.process and slot.process.alive() and not slot.stop_by and not slot.paused:
-            freeze(w, slot, 65)
-    for entry in [u for u in w.undo if u not in connections and u[1] == "locks"]:
-        w.undo.remove(entry)
-        entry[2]()
-    return f"{n} accounts"
+    for _ in range(200):
+        for slot in slots:
+            slot.process.pause()
+        time.sleep(0.02)
+        with database(w) as c:
+            c.execute("SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE '%writer%' AND state = 'idle in transaction'")
+            found = c.fetchone()[0]
+        if found:
+            for slot in slots:
+                freeze(w, slot, 65)
+            return f"{found} writers for 65 s"
+        for slot in slots:
+            slot.process.resume()
+        w.wait(0.02)
+        slots = [x for x in slots if x.process and x.process.alive()]
+    return "no writer was in one"
 
 
 @event("connections", 2)
@@ -558,6 +563,7 @@ def play(w, seed, seconds, kinds):
             w.say(f"{name}: {EVENTS[name][1](w, r)}")
         except (psycopg2.OperationalError, psycopg2.InterfaceError) as e:
             w.say(f"{name}: not possible now: {str(e).splitlines()[0]}")
+    w.wait(max(0.0, w.began + seconds - time.monotonic()))
     return counts
 
 
