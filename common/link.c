@@ -154,8 +154,13 @@ static void *socket_new(const struct link *link, struct text routing_id)
     set_int(socket, ZMQ_IPV6, 1);
     set_int(socket, ZMQ_RECONNECT_IVL, 100);
     set_int(socket, ZMQ_RECONNECT_IVL_MAX, 2000);
-    set_int(socket, ZMQ_HEARTBEAT_IVL, 2000);
-    set_int(socket, ZMQ_HEARTBEAT_TIMEOUT, 8000);
+    /* The kernel tells that a host is gone. Not ZMQ_HEARTBEAT_IVL: a socket at its limit does not
+     * read, so it misses the answers of a healthy peer; and when the peer of such a socket dies,
+     * the next ping aborts the process (libzmq 4.3.4, "Assertion failed: !_io_error"). */
+    set_int(socket, ZMQ_TCP_KEEPALIVE, 1);
+    set_int(socket, ZMQ_TCP_KEEPALIVE_IDLE, 5);
+    set_int(socket, ZMQ_TCP_KEEPALIVE_INTVL, 2);
+    set_int(socket, ZMQ_TCP_KEEPALIVE_CNT, 3);
     (void)zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &message_max, sizeof(message_max));
     if (routing_id.at)
         (void)zmq_setsockopt(socket, ZMQ_ROUTING_ID, routing_id.at, routing_id.len);

@@ -5,11 +5,13 @@
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -572,6 +574,38 @@ static void acks_follow_the_scheduler(void **state)
     close_link(&other);
 }
 
+/* A process of its own that fills the link until it is killed. */
+static _Noreturn void fill(const char *address)
+{
+    static const char body[1024];
+    void *own = zmq_ctx_new();
+    void *push = zmq_socket(own, ZMQ_PUSH);
+
+    (void)zmq_connect(push, address);
+    for (;;)
+        (void)zmq_send(push, body, sizeof(body), 0);
+}
+
+static void who_filled_a_link_may_die(void **state)
+{
+    struct link *in = open_link(LINK_PAGES_IN, "n1", endpoint, TEXT_NULL);
+    char address[120];
+    pid_t child;
+
+    (void)state;
+    (void)snprintf(address, sizeof(address), "%s/n1.sock", endpoint);
+    child = fork();
+    if (child == 0)
+        fill(address);
+    assert_true(child > 0);
+    (void)usleep(500000);
+    (void)kill(child, SIGKILL);
+    (void)waitpid(child, NULL, 0);
+    (void)usleep(3000000); /* longer than any timer of the link */
+    assert_true(drain(in, 50000) >= 64);
+    close_link(&in);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -583,7 +617,7 @@ int main(void)
         TEST(an_instance_runs_once),       TEST(a_host_name_is_every_address),
         TEST(a_router_knows_its_peers),    TEST(a_message_of_too_many_frames_is_dropped_whole),
         TEST(a_full_link_says_so),         TEST(bodies_that_never_leave_are_freed_once),
-        TEST(acks_follow_the_scheduler),
+        TEST(acks_follow_the_scheduler),   TEST(who_filled_a_link_may_die),
     };
 
     log_open("test", LOG_ERROR);
