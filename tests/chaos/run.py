@@ -78,8 +78,16 @@ class World:
         self.to_inject = {}
         self.asked = self.answered = 0
         self.slots = [Slot(stage, n) for stage in STAGES for n in range(INSTANCES)]
-        self.disk = self.mount_disk(600 + n_accounts // 2)
+        self.disk = self.proxy = None
         self.disk_full = False
+        try:
+            self.prepare()
+        except BaseException:
+            self.close()
+            raise
+
+    def prepare(self):
+        self.mount_disk(600 + len(self.accounts) // 2)
         self.proxy = Proxy(os.path.join(self.s.postgres.folder, ".s.PGSQL.5432"))
         for slot in self.slots:
             if slot.stage in ("scheduler", "writer") and slot.name.endswith("b"):
@@ -87,14 +95,15 @@ class World:
         self.s.add_accounts(self.accounts, hold=False)
 
     def mount_disk(self, size_mb):
-        """Moves Postgres to a small disk of its own. None where mounting is not permitted."""
+        """Moves Postgres to a small disk of its own, where mounting is permitted."""
         disk = os.path.join(self.s.postgres.folder, "disk")
         os.mkdir(disk)
         done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size_mb}m", "tmpfs", disk], check=False,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         if done.returncode != 0:
             print("the disk never gets full: mounting a small one is not permitted here")
-            return None
+            return
+        self.disk = disk
         self.s.sql("ALTER SYSTEM SET max_wal_size = '128MB'")
         self.s.postgres.stop()
         if harness.AS_ROOT:
@@ -103,13 +112,13 @@ class World:
         self.s.postgres.data = os.path.join(disk, "data")
         subprocess.run(["chown", "-R", "--reference", disk, self.s.postgres.data], check=True)
         self.s.postgres.start()
-        return disk
 
     def close(self):
         for p in self.s.of():
             p.resume()
             p.kill()
-        self.proxy.close()
+        if self.proxy:
+            self.proxy.close()
         if self.disk:
             if self.s.connection:
                 self.s.connection.close()
@@ -717,6 +726,7 @@ def main():
         parser.error(f"no such kind of event: {', '.join(unknown)}; there are: {', '.join(sorted(EVENTS))}")
     again = f"--seed {args.seed} --seconds {args.seconds} --accounts {args.accounts}"
     print(f"seed {args.seed}; again: tests/chaos/run.py {again}", flush=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("asked to stop"))  # the disk is unmounted all the same
     template = tempfile.mkdtemp(prefix="uf-pg-", dir="/tmp")
     os.chmod(template, 0o755)
     if harness.AS_ROOT:
