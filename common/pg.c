@@ -94,8 +94,9 @@ const char *pg_sqlstate(const struct pg *pg)
 
 enum status pg_status(const char *sqlstate)
 {
-    /* Besides classes two codes: thrown out since the process was stopped inside a transaction. */
-    static const char *const retry[] = {"08", "40", "53", "55", "57", "25P03", "25P04"};
+    /* Besides classes three codes: thrown out since the process was stopped inside a transaction,
+     * and a server that is read-only for now (a failover, or a hosted one whose disk is full). */
+    static const char *const retry[] = {"08", "40", "53", "55", "57", "25P03", "25P04", "25006"};
     static const char *const reject[] = {"22", "23"};
 
     if (!sqlstate || !*sqlstate)
@@ -232,6 +233,8 @@ static enum status drain(struct pg *pg, PGresult **out, int64_t deadline_us, str
     }
     if (st == ST_OK && !pg_connected(pg))
         st = err_set(err, ST_RETRY, "Postgres: the connection was lost");
+    if (st == ST_FATAL && !pg_connected(pg)) /* a pooler's last words have codes of their own */
+        st = err->status = ST_RETRY;
     if (st != ST_OK) {
         PQclear(last);
         last = NULL;

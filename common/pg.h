@@ -72,7 +72,7 @@ enum status pg_copy(struct pg *pg, const char *sql, struct text data, int64_t *o
 /* The last error's five characters, "" when there was none or the connection was lost. */
 const char *pg_sqlstate(const struct pg *pg);
 /* no SQLSTATE, or class 08, 40, 53, 55, 57, or thrown out of a transaction that took too long
- * (25P03, 25P04): RETRY; 22, 23: REJECT; else FATAL. */
+ * (25P03, 25P04), or read-only for now (25006): RETRY; 22, 23: REJECT; else FATAL. */
 enum status pg_status(const char *sqlstate);
 
 PGconn *pg_raw(struct pg *pg);

@@ -30,7 +30,7 @@ static const struct {
     {"not allowed", "42501", ST_FATAL},
     {"wrong password", "28P01", ST_FATAL},
     {"no such database", "3D000", ST_FATAL},
-    {"read-only transaction", "25006", ST_FATAL},
+    {"read-only transaction", "25006", ST_RETRY},
     {"internal error", "XX000", ST_FATAL},
     {"a class that begins alike", "2F000", ST_FATAL},
 };
