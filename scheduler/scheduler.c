@@ -90,13 +90,25 @@ struct stage *scheduler_stage(const struct scheduler *s)
     return s->stage;
 }
 
+/* How many accounts a claim may take now; 0: somebody else has to move first. */
+static size_t claim_room(const struct scheduler *s)
+{
+    size_t out = jobs_count(s->jobs), most = (size_t)s->cfg->max_outstanding;
+    size_t room = fetchers_credit(&s->fetchers);
+
+    if (out >= most || s->n_ended == SETTLE_MAX)
+        return 0;
+    room = room < most - out ? room : most - out;
+    return room < CLAIM_MAX ? room : CLAIM_MAX;
+}
+
 int64_t scheduler_deadline_us(const struct scheduler *s)
 {
     int64_t due = s->watch_at_us;
 
     if (s->settle_at_us && s->settle_at_us < due)
         due = s->settle_at_us;
-    if (s->claim_at_us < due && fetchers_credit(&s->fetchers) > 0)
+    if (s->claim_at_us < due && claim_room(s) > 0)
         due = s->claim_at_us;
     return due;
 }
@@ -376,18 +388,14 @@ static void start_job(struct scheduler *s, struct tracked_job *job, struct arena
 
 enum status scheduler_claim(struct scheduler *s, struct err *err)
 {
-    size_t room = (size_t)s->cfg->max_outstanding - jobs_count(s->jobs);
-    size_t want = fetchers_credit(&s->fetchers);
+    size_t want = claim_room(s);
     struct arena *a;
     struct claim claim;
     enum status st;
     int64_t now = clock_mono_us();
 
-    if (stage_stopping() || now < s->claim_at_us || want == 0 ||
-        jobs_count(s->jobs) >= (size_t)s->cfg->max_outstanding || s->n_ended == SETTLE_MAX)
+    if (stage_stopping() || now < s->claim_at_us || want == 0)
         return ST_OK;
-    want = want < room ? want : room;
-    want = want < CLAIM_MAX ? want : CLAIM_MAX;
     a = arena_new();
     st = ledger_claim(&s->ledger, &claim, a, want, err);
     if (st == ST_OK) {

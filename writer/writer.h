@@ -10,8 +10,8 @@
 
 struct writer;
 
-/* Postgres reached, schema checked, partitions made ahead, links open. ST_RETRY: Postgres is not
- * there yet. ST_FATAL: it never will be like this. */
+/* Postgres reached (waits for it until asked to stop), schema checked, partitions made ahead, links
+ * open. ST_FATAL: it never will be like this. */
 enum status writer_open(struct writer **out, const struct config *cfg, struct err *err) CHECKED;
 void writer_close(struct writer **w); /* accepts NULL */
 
