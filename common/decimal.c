@@ -98,6 +98,7 @@ enum status decimal_parse(struct decimal *out, struct arena *a, struct text t, s
     char *digits;
 
     TRY(number_split(&n, t, err));
+    assert(n.whole.at);
     scale = (int64_t)n.fraction.len - n.exponent;
     zeros = scale < 0 ? (size_t)-scale : 0; /* 1E+2 is 100 */
     len = n.whole.len + n.fraction.len + zeros;
@@ -105,7 +106,6 @@ enum status decimal_parse(struct decimal *out, struct arena *a, struct text t, s
     if (len > DECIMAL_DIGITS_MAX + (n.whole.at[0] == '0') || scale > DECIMAL_DIGITS_MAX)
         return too_long(t, err);
     digits = arena_alloc(a, len, 1);
-    assert(n.whole.at);
     memcpy(digits, n.whole.at, n.whole.len);
     if (n.fraction.len)
         memcpy(digits + n.whole.len, n.fraction.at, n.fraction.len);
