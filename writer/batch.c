@@ -281,7 +281,7 @@ static void meet(struct work *w, const PGresult *r, int i)
     bp = covering(w, account_id, pg_text(r, i, 2), bucket_us);
     /* What looks vanished on a page with rows set aside may be one of those, reported and not
      * understood. */
-    if (!bp || bp->page->n_bad_rows > 0)
+    if (!bp || bp->part || bp->page->n_bad_rows > 0)
         return;
     row = ARENA_NEW(w->a, struct row);
     *row = (struct row){.account_id = account_id,
@@ -651,8 +651,9 @@ static enum status dead_letters(struct work *w, struct err *err)
         }
         if (bp->page->dead.reason.at)
             TRY(dead_letter_put(w, bp, &bp->page->dead, NULL, err));
-        for (size_t k = 0; k < bp->page->n_bad_rows && k < BAD_ROWS_KEPT; k++)
-            TRY(dead_letter_put(w, bp, &bp->page->bad_rows[k], NULL, err));
+        for (size_t k = 0; !bp->part && k < bp->page->n_bad_rows && k < BAD_ROWS_KEPT; k++)
+            TRY(dead_letter_put(w, bp, &bp->page->bad_rows[k],
+                                k < bp->n_misread || !bp->sqlstate[0] ? NULL : bp->sqlstate, err));
     }
     return ST_OK;
 }

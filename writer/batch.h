@@ -22,8 +22,11 @@ struct batch_page {
     const struct record_page *page;
     enum page_fate fate;
     uint32_t inserted, updated, removed, unchanged;
+    bool part; /* some rows of a page that Postgres refuses: what it lacks has not vanished, and its
+                * bad rows are told by another part */
+    size_t n_misread;    /* of the page's bad rows; Postgres refused those that follow */
     const char *refused; /* why Postgres refuses the page: it goes in as a dead letter; else NULL */
-    char sqlstate[6];
+    char sqlstate[6];    /* of what it refused */
 };
 
 /* Months whose partition is known to be there: bit m of month_bits[y] is month m of year 1970 + y.

@@ -221,12 +221,97 @@ static void log_commit(const struct batch_page *pages, size_t n, int64_t began_u
         KV("fenced", fenced), KV("dead", dead), KV("us", clock_mono_us() - began_us));
 }
 
-/* Commits pages[0..n), halving until a row that Postgres refuses is alone with its page, which then
- * goes in as a dead letter: about 2 log2(n) more tries for each such page. */
+/* The rows of one page that Postgres refuses, found by halves. */
+struct refusal {
+    struct dead *rows; /* REFUSED_MAX; the page's misread rows come before them */
+    size_t n;
+    char sqlstate[6];
+    uint32_t inserted, updated, unchanged; /* of the rows that it took */
+};
+
+#define REFUSED_MAX 20 /* of one page: with more the page is refused as a whole */
+
+/* Commits rows [from, from + n) of a page, except those that are refused alone. ST_REJECT: there
+ * are too many of them. */
+static enum status commit_rows(struct writer *w, const struct batch_page *whole, size_t from,
+                               size_t n, struct refusal *refusal, struct err *err)
+{
+    struct record_page some = *whole->page;
+    struct batch_page part = {.origin = whole->origin, .page = &some, .part = true};
+    enum status st;
+
+    some.records += from;
+    some.n_records = n;
+    st = batch_commit(w->pg, &w->months, &part, 1, err);
+    if (st == ST_OK) {
+        refusal->inserted += part.inserted;
+        refusal->updated += part.updated;
+        refusal->unchanged += part.unchanged;
+    }
+    if (st != ST_REJECT)
+        return st;
+    if (n > 1) {
+        TRY(commit_rows(w, whole, from, n / 2, refusal, err));
+        return commit_rows(w, whole, from + n / 2, n - n / 2, refusal, err);
+    }
+    if (refusal->n - whole->page->n_bad_rows == REFUSED_MAX)
+        return ST_REJECT;
+    refusal->rows[refusal->n++] = (struct dead){
+        .reason = {arena_copy(w->arena, err->text, strlen(err->text)), strlen(err->text)}};
+    memcpy(refusal->sqlstate, pg_sqlstate(w->pg), sizeof(refusal->sqlstate));
+    return ST_OK;
+}
+
+/* Takes the rows out of a page that Postgres refuses: they are committed, or become its bad rows.
+ * ST_REJECT: that does not help. */
+static enum status page_sift(struct writer *w, struct batch_page *bp, struct refusal *refusal,
+                             struct err *err)
+{
+    const struct record_page *page = bp->page;
+    struct record_page *rest = ARENA_NEW(w->arena, struct record_page);
+
+    if (page->n_records == 0 || bp->refused || bp->sqlstate[0])
+        return ST_REJECT;
+    refusal->rows = ARENA_ARRAY(w->arena, page->n_bad_rows + REFUSED_MAX, struct dead);
+    refusal->n = page->n_bad_rows;
+    if (page->n_bad_rows > 0)
+        memcpy(refusal->rows, page->bad_rows, page->n_bad_rows * sizeof(struct dead));
+    TRY(commit_rows(w, bp, 0, page->n_records, refusal, err));
+    *rest = *page;
+    rest->n_records = 0;
+    rest->bad_rows = refusal->rows;
+    rest->n_bad_rows = refusal->n;
+    bp->n_misread = page->n_bad_rows;
+    bp->page = rest;
+    memcpy(bp->sqlstate, refusal->sqlstate, sizeof(bp->sqlstate));
+    LOG(WARN, "rows.refused", KV("account", bp->origin->account_id), KV("feed", page->asked.feed),
+        KV("rows", (int64_t)(refusal->n - page->n_bad_rows)),
+        KV("error", refusal->rows[refusal->n - 1].reason));
+    return ST_OK;
+}
+
+static enum status commit_sifted(struct writer *w, struct batch_page *bp,
+                                 const struct refusal *refusal, struct err *err)
+{
+    int64_t began = clock_mono_us();
+
+    TRY(batch_commit(w->pg, &w->months, bp, 1, err));
+    bp->inserted += refusal->inserted;
+    bp->updated += refusal->updated;
+    bp->unchanged += refusal->unchanged;
+    log_commit(bp, 1, began);
+    acknowledge(w, bp, 1);
+    return ST_OK;
+}
+
+/* Commits pages[0..n), halving until a page that Postgres refuses is alone, and then that page's
+ * rows, until what it refuses is a row: about 2 log2(n) more tries for each. Good rows go in, bad
+ * ones become dead letters. */
 static enum status commit_halving(struct writer *w, struct batch_page *pages, size_t n,
                                   struct err *err)
 {
     int64_t began = clock_mono_us();
+    struct refusal refusal = {0};
     enum status st = batch_commit(w->pg, &w->months, pages, n, err);
 
     if (st == ST_OK) {
@@ -243,6 +328,11 @@ static enum status commit_halving(struct writer *w, struct batch_page *pages, si
     if (pages->refused)
         return err_set(err, ST_FATAL, "Postgres refuses even the dead letter of a page: %s",
                        pg_sqlstate(w->pg));
+    st = page_sift(w, pages, &refusal, err);
+    if (st == ST_OK)
+        st = commit_sifted(w, pages, &refusal, err);
+    if (st != ST_REJECT)
+        return st;
     LOG(WARN, "page.refused", KV("account", pages->origin->account_id),
         KV("feed", pages->page->asked.feed), KV("error", err->text));
     pages->refused = arena_copy(w->arena, err->text, strlen(err->text));
