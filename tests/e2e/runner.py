@@ -75,6 +75,11 @@ def _run_one(name, function, allow):
         return False
 
 
+def _stop_shared():
+    for s in _shared.values():
+        s.stop_all()
+
+
 def _close_shared():
     for s in list(_shared.values()):
         s.close()
@@ -92,6 +97,9 @@ def run(only=None):
                 passed += 1
             else:
                 failed += 1
+        if any(s.of() for s in _shared.values()):
+            good = _run_one("stop: each stage that the tests shared ends with 0 (under sanitizers: without a leak)", _stop_shared, ())
+            passed, failed = passed + good, failed + (not good)
     finally:
         _close_shared()
     return passed, failed
