@@ -197,6 +197,34 @@ static void windows_end_by_themselves(void **state)
     job_free(job);
 }
 
+/* BR-082: two accounts' pages in one batch, of windows and numbers that are alike: each
+ * acknowledgement is one job's, and no other's watermark moves. */
+static void acks_of_another_account_move_nothing(void **state)
+{
+    struct jobs *jobs = jobs_new();
+    struct tracked_job *a = job_new(2), *b = job_new(2);
+    const struct window_end ends[] = {
+        {.window = 0, .ending = END_OK, .pages = 2, .complete_us = 200},
+        {.window = 1, .ending = END_OK, .pages = 1, .complete_us = 100}};
+
+    (void)state;
+    jobs_add(jobs, a);
+    jobs_add(jobs, b);
+    job_done(a, &(struct done){.job_id = a->job_id, .ends = ends, .n_ends = 2});
+    job_done(b, &(struct done){.job_id = b->job_id, .ends = ends, .n_ends = 2});
+    acknowledge(jobs_find(jobs, &b->job_id), 0, "CC");
+    acknowledge(jobs_find(jobs, &b->job_id), 1, "C");
+    assert_true(job_settled(b));
+    assert_false(job_settled(a));
+    a->lost = true; /* the writer died with its rows in memory */
+    for (size_t w = 0; w < 2; w++) {
+        assert_int_equal(window_verdict(a, &a->windows[w]).complete_us, 0);
+        assert_int_equal(window_verdict(a, &a->windows[w]).ending, END_DEADLINE);
+    }
+    assert_int_equal(window_verdict(b, &b->windows[0]).complete_us, 200);
+    jobs_free(&jobs);
+}
+
 static void remove_each(struct tracked_job *job, void *arg)
 {
     struct jobs *jobs = arg;
@@ -246,6 +274,7 @@ int main(void)
         cmocka_unit_test(acks_come_in_any_order),
         cmocka_unit_test(what_is_not_ours_is_ignored),
         cmocka_unit_test(windows_end_by_themselves),
+        cmocka_unit_test(acks_of_another_account_move_nothing),
         cmocka_unit_test(table_of_jobs),
     };
 

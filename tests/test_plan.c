@@ -438,6 +438,57 @@ static void next_due(void **state)
     assert_true(good);
 }
 
+/* ---- a day of cycles ---- */
+
+static const struct {
+    const char *name, *schedule;
+    int64_t reading_s;                     /* how long each reading takes */
+    int64_t from_s, to_s;                  /* no scheduler between these moments of the day */
+    int64_t want_readings, want_longest_s; /* from the begin of one to the begin of the next */
+} day_cases[] = {
+    {"BR-020: six seconds of work a minute", "* * * * *", 6, 0, 0, 1440, 60},
+    {"BR-065: readings of 20 minutes, every 15", "*/15 * * * *", 1200, 0, 0, 72, 1200},
+    {"BR-065: readings just short of the schedule", "*/15 * * * *", 899, 0, 0, 96, 900},
+    {"BR-070: suspended for two hours", "*/15 * * * *", 2, 36000, 43200, 89, 8100},
+    {"BR-070: suspended for the day's first hour", "*/15 * * * *", 2, 0, 3600, 93, 900},
+};
+
+/* One account's day: a reading begins when the account is due and nothing is in flight. It takes
+ * all that is owed, so no matter how many ticks have passed, it is one. */
+static void a_day_of_cycles(void **state)
+{
+    const struct outcome ok = {END_OK, 1, 0};
+    const struct feed_state f = {.feed = &usage};
+    int64_t midnight = us("2026-11-25T00:00:00Z");
+    bool good = true;
+
+    (void)state;
+    for (size_t i = 0; i < ROWS(day_cases); i++) {
+        struct slots s = slots_of(day_cases[i].schedule);
+        int64_t from = midnight + day_cases[i].from_s * US_PER_S;
+        int64_t to = midnight + day_cases[i].to_s * US_PER_S;
+        int64_t due = slot_after(&s, 77, midnight - 1), free_at = midnight, last = 0;
+        int64_t readings = 0, longest = 0;
+        for (;;) {
+            int64_t begin = due > free_at ? due : free_at;
+            if (begin >= from && begin < to)
+                begin = to;
+            if (begin >= midnight + DAY * US_PER_S)
+                break;
+            if (last && begin - last > longest)
+                longest = begin - last;
+            last = begin;
+            readings++;
+            free_at = begin + day_cases[i].reading_s * US_PER_S;
+            due = plan_next_due(&s, 77, &f, &ok, begin);
+        }
+        good &= same_int(day_cases[i].name, readings, day_cases[i].want_readings);
+        good &=
+            same_int(day_cases[i].name, longest <= day_cases[i].want_longest_s * US_PER_S, true);
+    }
+    assert_true(good);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -453,6 +504,7 @@ int main(void)
         cmocka_unit_test(accounts_are_spread),
         cmocka_unit_test(ticks_before),
         cmocka_unit_test(next_due),
+        cmocka_unit_test(a_day_of_cycles),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Chaos: everything goes wrong at random for a while, and the table is the ledger all the same.
+"""Chaos (BR-110): everything goes wrong at random for a while, and the table is the ledger all the same.
 
 usage: run.py [--seconds 600] [--seed N] [--accounts 2000] [--only KINDS]
 

@@ -46,10 +46,10 @@ def killed(stage):
 
 
 for _stage in STAGES:
-    test(f"kill -9 of the {_stage} in mid-cycle, started again: the table is exact")(lambda stage=_stage: killed(stage))
+    test(f"BR-067 BR-071 kill -9 of the {_stage} in mid-cycle, started again: the table is exact")(lambda stage=_stage: killed(stage))
 
 
-@test("kill -9 of one of each, scaled out: the others carry on, the table is exact")
+@test("BR-071 kill -9 of one of each, scaled out: the others carry on, the table is exact")
 def _():
     with stack(sim=SLOW, env={"UF_BACKFILL": "6d"}) as s:
         s.start_all(scheduler=2, fetcher=2, normalizer=2, writer=2)
@@ -64,7 +64,7 @@ def _():
         s.stop_all()
 
 
-@test("SIGTERM of each stage in mid-cycle: exit status 0 within 10 s, the table is exact")
+@test("BR-086 SIGTERM of each stage in mid-cycle: exit status 0 within 10 s, the table is exact")
 def _():
     with stack(sim=SLOW, env={"UF_BACKFILL": "6d"}) as s:
         s.start_all()
@@ -116,18 +116,20 @@ def _():
 @test("BR-070 a scheduler that was suspended catches up once")
 def _():
     with stack(sim={"accounts": 3}, env={"UF_BACKFILL": "6d"}) as s:
-        s.start_all(scheduler={"UF_SCHEDULE": "* * * * *"})
+        s.start_all(scheduler={"UF_SCHEDULE": "*/15 * * * *"})
         s.add_accounts(range(3), hold=False)
         wait_for("the first cycle", lambda: s.value("SELECT count(*) = 33 FROM account_feeds WHERE last_error = 'ok'"), 30)
         s.one("scheduler").pause()
         s.sql("UPDATE accounts SET next_due = now() - interval '2 hours'")
         s.sql("UPDATE account_feeds SET next_due = now() - interval '2 hours'")
+        s.sim.advance(7200)
         s.sim.clear_stats()
         time.sleep(1)
         s.one("scheduler").resume()
         wait_for("the catch-up", lambda: (s.sim.stats()["by_feed"].get("completions", 0)) >= 3, 20)
         time.sleep(1)
         asked = s.sim.stats()["by_feed"]["completions"]
-        check(asked <= 6, f"three accounts were read {asked} times after the pause")
+        # Eight ticks of each account were missed; one of the next may come while we look.
+        check(asked <= 4, f"three accounts were read {asked} times after the pause")
         s.compare(range(3))
         s.stop_all()

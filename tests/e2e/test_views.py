@@ -1,0 +1,126 @@
+"""What people read: tokens and money side by side, never one in place of the other.
+
+tests/CASES.md lists the cases.
+"""
+
+from decimal import Decimal
+
+from harness import Stack, equal
+from runner import shared, test
+
+DAY = "2026-10-05"
+
+
+def tables():
+    return Stack()
+
+
+def account(name):
+    """A fresh account, without a stage that would read it. Answers its id."""
+    s = shared(tables)
+    s.sql("DELETE FROM model_prices")
+    return s, s.value("INSERT INTO accounts (name, provider, base_url, key_ciphertext, key_hint) VALUES (%s, 'openai', 'https://x', "
+                      "'', '') RETURNING account_id", name)
+
+
+def row(s, account_id, feed, hour=0, day=DAY, **columns):
+    values = {"account_id": account_id, "provider": "openai", "feed": feed, "bucket_start": f"{day}T{hour:02}:00:00Z",
+              "bucket_seconds": 86400 if feed == "costs" else 3600, "row_hash": 0, "first_seen_at": "now", "changed_at": "now"}
+    values.update(columns)
+    s.sql("SELECT usage_metrics_ensure_month(%s)", values["bucket_start"])
+    s.sql(f"INSERT INTO usage_metrics (row_key, job_id, {', '.join(values)}) VALUES (gen_random_uuid(), gen_random_uuid(), "
+          f"{', '.join(['%s'] * len(values))})", *values.values())
+
+
+def price(s, model, kind, per_million):
+    s.sql("INSERT INTO model_prices (provider, model, kind, per_million) VALUES ('openai', %s, %s, %s)", model, kind, per_million)
+
+
+def bill(s, account_id):
+    return s.value("SELECT sum(cost) FROM cost_daily WHERE account_id = %s", account_id)
+
+
+def beside(s, account_id):
+    """(billed, estimated, difference, unpriced tokens) of the day."""
+    return s.sql("SELECT billed, estimated, difference, unpriced_tokens FROM reconciliation WHERE account_id = %s", account_id)
+
+
+@test("BR-055 the same money by usage and by the cost report counts once")
+def _():
+    s, a = account("once")
+    price(s, "m", "input", "2.50")
+    row(s, a, "completions", model="m", input_tokens=1000000)
+    row(s, a, "costs", line_item="m, input", cost_amount="2.50", currency="USD")
+    equal(bill(s, a), Decimal("2.50"), "the bill")
+    equal(beside(s, a), [(Decimal("2.50"), Decimal("2.50"), Decimal(0), 0)], "the bill beside the estimate")
+    equal(s.value("SELECT sum(input_tokens) FROM usage_daily WHERE account_id = %s", a), 1000000, "tokens by day")
+    equal(s.value("SELECT count(*) FROM usage_hourly WHERE account_id = %s", a), 1, "usage rows: no cost row among them")
+
+
+@test("BR-052 tokens without a line in the cost report make no bill; the estimate stands apart and shows the gap")
+def _():
+    s, a = account("refused-request")
+    price(s, "m", "input", "3")
+    row(s, a, "completions", model="m", input_tokens=12000)
+    equal(bill(s, a), None, "the bill")
+    equal(beside(s, a), [(None, Decimal("0.036"), None, 0)], "the bill beside the estimate")
+
+
+@test("BR-053 a tier that the bill leaves out is there with its tokens, beside the bill")
+def _():
+    s, a = account("priority")
+    price(s, "m", "input", "1")
+    row(s, a, "completions", model="m", service_tier="default", input_tokens=2000000)
+    row(s, a, "completions", model="m", service_tier="priority", input_tokens=500000)
+    row(s, a, "costs", line_item="m, input", cost_amount="2.00", currency="USD")
+    equal(beside(s, a), [(Decimal("2.00"), Decimal("2.5"), Decimal("-0.5"), 0)], "the bill beside the estimate")
+    equal(s.sql("SELECT service_tier, input_tokens FROM usage_daily WHERE account_id = %s ORDER BY 1", a),
+          [("default", 2000000), ("priority", 500000)], "tokens by tier")
+
+
+@test("BR-043 an estimate says what it leaves out: a model or a kind without a price is no $0")
+def _():
+    s, a = account("unpriced")
+    price(s, "half", "input", "1")
+    row(s, a, "completions", model="half", input_tokens=1000000, output_tokens=300)
+    row(s, a, "completions", model="none", input_tokens=5000)
+    equal(s.sql("SELECT model, estimated_cost, status, unpriced_tokens FROM cost_estimate WHERE account_id = %s ORDER BY 1", a),
+          [("half", Decimal(1), "partial", 300), ("none", None, "unpriced", 5000)], "estimates")
+    equal(bill(s, a), None, "the bill: an estimate is not in it")
+    # Whatever the real price of a long context is, the provider's own figure is what counts.
+    row(s, a, "costs", line_item="half, long context", cost_amount="7.30", currency="USD")
+    equal(bill(s, a), Decimal("7.30"), "the bill")
+
+
+@test("BR-038 cached tokens are priced once, and the uncached rest is never negative money by itself")
+def _():
+    s, a = account("cached")
+    price(s, "m", "input", "10")
+    price(s, "m", "cached_input", "1")
+    row(s, a, "completions", model="m", input_tokens=1000000, cached_input_tokens=800000)
+    equal(s.value("SELECT estimated_cost FROM cost_estimate WHERE account_id = %s", a), Decimal("2.8"), "200,000 at 10 and 800,000 at 1")
+
+
+@test("BR-040 a negative day is a negative day")
+def _():
+    s, a = account("credit")
+    row(s, a, "costs", line_item="use", cost_amount="3.10", currency="USD")
+    row(s, a, "costs", line_item="credit", cost_amount="-12.50", currency="USD")
+    equal(bill(s, a), Decimal("-9.40"), "the bill")
+    equal(beside(s, a), [(Decimal("-9.40"), None, None, 0)], "the bill beside the estimate")
+    done = s.usagectl("cost", "--since", DAY, "--by", "account", "--format", "csv").out
+    equal([line for line in done.splitlines() if "credit" in line], ["credit,-9.4,USD,2"], f"usagectl cost:\n{done}")
+
+
+@test("BR-047 a month of thirty days of a hundred million tokens, and a row of three thousand million, add up")
+def _():
+    s, a = account("large")
+    for day in range(1, 31):
+        row(s, a, "completions", day=f"2026-09-{day:02}", model="m", input_tokens=100000000)
+    row(s, a, "completions", day="2026-09-30", hour=1, model="m", input_tokens=3000000000)
+    row(s, a, "completions", day="2026-09-30", hour=2, model="m", input_tokens=2**63 - 1)
+    total = 30 * 100000000 + 3000000000 + 2**63 - 1
+    for view in ("usage_daily", "usage_by_model", "usage_hourly"):
+        equal(int(s.value(f"SELECT sum(input_tokens) FROM {view} WHERE account_id = %s", a)), total, view)
+    out = s.usagectl("usage", "--since", "2026-09-01", "--by", "account", "--format", "json").out
+    equal(str(total) in out, True, f"the sum in usagectl usage:\n{out[-600:]}")
