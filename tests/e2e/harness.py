@@ -18,6 +18,8 @@ import contextlib
 import csv
 import ctypes
 import glob
+import hashlib
+import hmac
 import io
 import json
 import os
@@ -38,6 +40,7 @@ PG_BIN = (sorted(glob.glob("/usr/lib/postgresql/*/bin")) or [""])[-1]
 STAGES = ("scheduler", "fetcher", "normalizer", "writer")
 FEEDS = ("completions embeddings moderations images audio_speeches audio_transcriptions vector_stores "
          "code_interpreter_sessions file_search_calls web_search_calls costs").split()
+ANTHROPIC_FEEDS = "messages cost_report claude_code".split()
 AS_ROOT = os.getuid() == 0
 NEVER = "0 0 29 2 *"  # a schedule that leaves a test alone: cycles start when the test asks
 
@@ -220,6 +223,7 @@ class Stack:
         self.key_file = os.path.join(self.folder, "encryption.key")
         with open(os.open(self.key_file, os.O_CREAT | os.O_WRONLY, 0o600), "w", encoding="ascii") as f:
             f.write(os.urandom(32).hex() + "\n")
+        self.person_key = os.urandom(32)  # what the normalizer hashes e-mail addresses with
         self.sim = None
         self.connection = None
         self.last_output = ""
@@ -250,6 +254,8 @@ class Stack:
             env["DATABASE_URL"] = self.postgres.url("uf")
         if stage in ("fetcher", "usagectl"):
             env["ENCRYPTION_KEY_FILE"] = self.key_file
+        if stage == "normalizer" and self.sim and self.sim.anthropic_accounts:
+            env.setdefault("UF_PERSON_KEY", self.person_key.hex())
         if stage == "scheduler":
             env.setdefault("UF_SCHEDULE", NEVER)
             env.setdefault("UF_LEASE", "10s")
@@ -380,21 +386,27 @@ class Stack:
         return [f"sim-{n:06d}" for n in accounts]
 
     def add_accounts(self, accounts, hold=True):
-        """Adds simulator accounts as one would add many: from a file. Answers their names. `hold`: they
-        are not due before a run asks for them, so that a test can first break something."""
+        """Adds simulator accounts, of one provider or of both, as one would add many: from a file. Answers
+        their names. `hold`: they are not due before a run asks for them, so that a test can first break something."""
         scheduler = bool(self.of("scheduler"))
         if hold and scheduler:
             self.control({"cmd": "pause"})
-        path = os.path.join(self.folder, "accounts.csv")
-        with open(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w", encoding="ascii") as f:
-            for n in accounts:
-                f.write(f"sim-{n:06d},{self.sim.key(n)}\n")
-        self.usagectl("account", "add", "--from-file", path, "--provider", "openai", "--base-url", self.sim.base_url)
+        for provider, base_url in self.sim.base_urls.items():
+            its = [n for n in accounts if self.sim.provider(n) == provider]
+            if its:
+                self.add_accounts_of(provider, base_url, its)
         if hold:
             self.sql("UPDATE accounts SET next_due = now() + interval '1 year' WHERE name = ANY(%s)", self.names(accounts))
             if scheduler:
                 self.control({"cmd": "resume"})
         return self.names(accounts)
+
+    def add_accounts_of(self, provider, base_url, accounts):
+        path = os.path.join(self.folder, "accounts.csv")
+        with open(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w", encoding="ascii") as f:
+            for n in accounts:
+                f.write(f"sim-{n:06d},{self.sim.key(n)}\n")
+        self.usagectl("account", "add", "--from-file", path, "--provider", provider, "--base-url", base_url)
 
     def wait_backfill(self, seconds=60):
         wait_for("the older part of the backfill", lambda: self.value(
@@ -415,6 +427,22 @@ class Stack:
                "cache_write_tokens input_audio_tokens output_audio_tokens output_tokens num_requests quantity "
                "quantity_unit cost_amount currency extra").split()
 
+    def person(self, email):
+        """What user_id is for this address: a hash by the stack's key, or the address if that is kept."""
+        if self.env.get("UF_KEEP_EMAIL") == "1":
+            return email.lower()
+        return "person_" + hmac.new(self.person_key, email.lower().encode(), hashlib.sha256).hexdigest()[:32]
+
+    def with_persons(self, ledger):
+        """The simulator's CSV with persons as the product stores them."""
+        rows = list(csv.reader(io.StringIO(ledger.decode())))
+        for row in rows:
+            if row[1] == "claude_code" and row[5]:
+                row[5] = self.person(row[5])
+        out = io.StringIO()
+        csv.writer(out).writerows(rows)
+        return out.getvalue().encode()
+
     def compare(self, accounts, start=None, bucket=3600, feeds=None):
         """Whether usage_metrics equals the simulator's ledger, from `start` (Unix seconds; by default
         as far as a first cycle is sure to reach) to the simulator's now, for `feeds` (all).
@@ -427,21 +455,23 @@ class Stack:
                             "FROM usage_metrics JOIN accounts USING (account_id) WHERE name = ANY(%s)",
                             start, self.names(accounts))
         want = self.sim.ledger(accounts, min(start - start % 86400, oldest), bucket, feeds)
+        if any(self.sim.provider(n) == "anthropic" for n in accounts):
+            want = self.with_persons(want)
         numbers = ("quantity", "cost_amount")
 
         def column(name, side):
             if name in numbers:
                 return f"trim_scale({side}::numeric)::text"
             if name in ("dims", "extra"):
-                return f"{side}::jsonb::text"
+                return f"{side}::jsonb"  # which compares numbers by value: 1.50 is 1.5
             return f"{side}::text"
         got_columns = ", ".join(f"{column(c, 'm.' + c)} AS {c}" for c in self.COLUMNS)
         want_columns = ", ".join(f"{column(c, 'w.' + c)} AS {c}" for c in self.COLUMNS)
         with contextlib.closing(psycopg2.connect(self.postgres.url("uf"))) as connection, connection.cursor() as c:
             c.execute("CREATE TEMP TABLE ledger (account text, feed text, bucket_start bigint, bucket_seconds text, "
-                      + ", ".join(name + " text" for name in self.COLUMNS) + ")")
+                      + ", ".join(name + " text" for name in self.COLUMNS) + ", provider text)")
             c.copy_expert("COPY ledger FROM STDIN (FORMAT csv, HEADER)", io.BytesIO(want))
-            c.execute("CREATE TEMP VIEW want AS SELECT 'sim-' || lpad(w.account, 6, '0') AS account, 'openai' AS provider, "
+            c.execute("CREATE TEMP VIEW want AS SELECT 'sim-' || lpad(w.account, 6, '0') AS account, w.provider, "
                       f"w.feed, w.bucket_start, w.bucket_seconds, {want_columns} FROM ledger w")
             c.execute("CREATE TEMP TABLE got AS SELECT a.name AS account, m.provider, m.feed, "
                       "extract(epoch FROM m.bucket_start)::bigint AS bucket_start, "

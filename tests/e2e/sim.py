@@ -14,12 +14,17 @@ BINARY = os.path.join(BUILD, "tests", "uf-sim")
 class Sim:
     """Frozen clock that starts at the real time, so that our own windows and its history meet."""
 
-    def __init__(self, folder, log, accounts=10, density="SMALL", seed=1, days=40, settle=0, now=None, options=None):
+    def __init__(self, folder, log, accounts=10, anthropic=0, density="SMALL", seed=1, days=40, settle=0, now=None,
+                 options=None):
+        """`accounts` of OpenAI, then `anthropic` of Anthropic, numbered from `accounts` on."""
+        self.openai_accounts = range(accounts)
+        self.anthropic_accounts = range(accounts, accounts + anthropic)
         self.start_now = int(now or time.time())
         self.settle_s = settle
         port_file = os.path.join(folder, "sim.port")
         self.process = Process("simulator", [
-            BINARY, "--port", "0", "--port-file", port_file, "--accounts", str(accounts), "--seed", str(seed), "--now",
+            BINARY, "--port", "0", "--port-file", port_file, "--accounts", str(accounts),
+            "--anthropic", str(anthropic), "--seed", str(seed), "--now",
             str(self.start_now), "--tick", "FROZEN", "--days", str(days), "--density", density, "--settle", str(settle)],
             {"PATH": "/usr/bin:/bin"}, log, folder)
 
@@ -32,6 +37,7 @@ class Sim:
                 return 0
         self.port = wait_for("the simulator listens", port, 10)
         self.base_url = f"http://127.0.0.1:{self.port}/v1"
+        self.base_urls = {"openai": self.base_url, "anthropic": f"http://127.0.0.1:{self.port}"}
         if options:
             self.options(**options)
 
@@ -85,8 +91,12 @@ class Sim:
     def key(self, account):
         return self._ask("GET", "keys", account=account).decode().strip()
 
+    def provider(self, account):
+        return "anthropic" if account in self.anthropic_accounts else "openai"
+
     def project_key(self, account):
-        return "sk-proj-" + self.key(account).removeprefix("sk-admin-")
+        """A key of the wrong kind: a project's, a workspace's."""
+        return self.key(account).replace("sk-admin-", "sk-proj-").replace("sk-ant-admin01-", "sk-ant-api03-")
 
     def stats(self, account=None):
         return json.loads(self._ask("GET", "stats", account=account))

@@ -71,11 +71,15 @@ static void set_clock(struct sim *s, const json_t *v, struct answer *a)
 
 static void list_keys(struct call *c, struct answer *a)
 {
+    const char *provider =
+        MHD_lookup_connection_value(c->connection, MHD_GET_ARGUMENT_KIND, "provider");
     int64_t only = argument(c, "account", -1);
     char key[64];
 
     for (uint32_t i = 0; i < c->sim->ledger.accounts; i++) {
-        if (only >= 0 && only != i)
+        const char *its = provider_names[ledger_provider(&c->sim->ledger, i)];
+
+        if ((only >= 0 && only != i) || (provider && strcmp(provider, its) != 0))
             continue;
         sim_key(c->sim, i, c->sim->accounts[i] ? c->sim->accounts[i]->generation : 0, key);
         if (only < 0)
@@ -127,6 +131,10 @@ static void restate(struct sim *s, const json_t *v, struct answer *a)
         return;
     }
     r.feed = (enum feed_id)feed_by_name(feed);
+    if (feed_provider(r.feed) != ledger_provider(&s->ledger, r.account)) {
+        refuse(a, "feed: the account is another provider's");
+        return;
+    }
     if (!op || (strcmp(op, "change") != 0 && strcmp(op, "vanish") != 0 && strcmp(op, "add") != 0)) {
         refuse(a, "op: change, vanish or add");
         return;

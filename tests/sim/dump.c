@@ -1,6 +1,7 @@
 /* GET /_sim/ledger: the rows that usage_metrics must hold, as CSV, streamed. */
 #include "tests/sim/sim.h"
 
+#include <ctype.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,7 +35,7 @@ static const char header[] =
     "account,feed,bucket_start,bucket_seconds,project_id,user_id,api_key_id,model,service_tier,"
     "batch,line_item,dims,input_tokens,cached_input_tokens,cache_write_tokens,input_audio_tokens,"
     "output_audio_tokens,output_tokens,num_requests,quantity,quantity_unit,cost_amount,currency,"
-    "extra\n";
+    "extra,provider\n";
 
 struct dump {
     const struct sim *sim;
@@ -45,6 +46,7 @@ struct dump {
     unsigned feed; /* of the next bucket, which begins at `at` */
     int64_t at;
     struct rows rows;
+    struct code_records records;
     struct buf out;
     size_t sent;
 };
@@ -58,24 +60,48 @@ static void write_dim(struct dump *d, enum dim dim, const struct row *row)
     buf_char(&d->out, ',');
 }
 
+/* A JSON object in the making; NULL is left out. */
+static void add_text(struct buf *json, const char *name, const char *text)
+{
+    if (!text)
+        return;
+    buf_printf(json, "%c\"%s\":", json->len ? ',' : '{', name);
+    buf_json_string(json, text);
+}
+
+static void add_number(struct buf *json, const char *name, int64_t v)
+{
+    buf_printf(json, "%c\"%s\":%" PRId64, json->len ? ',' : '{', name, v);
+}
+
+/* Writes the object as a field, and nothing if it has no member. */
+static void write_json(struct dump *d, struct buf *json)
+{
+    if (json->len) {
+        buf_add(json, "}", 2);
+        buf_csv_string(&d->out, json->at);
+    }
+    buf_free(json);
+}
+
+/* What has no column of its own, by name. */
 static void write_dims(struct dump *d, const struct row *row)
 {
-    static const enum dim others[] = {D_LEVEL, D_SIZE, D_SOURCE, D_STORE}; /* sorted by name */
+    static const enum dim others[] = {D_LEVEL, D_WINDOW, D_GEO,  D_SERVICE_ACCOUNT,
+                                      D_SIZE,  D_SOURCE, D_STORE};
     struct buf json = {0};
     char text[80];
 
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
-        if (!ledger_dim_text(&d->sim->ledger, d->account, others[i], row->dim[others[i]], text))
-            continue;
-        buf_printf(&json, "%c\"%s\":", json.len ? ',' : '{', dim_names[others[i]]);
-        buf_json_string(&json, text);
+        if (d->feed == COST_REPORT && others[i] == D_GEO)
+            add_text(&json, "cost_type", ledger_cost_type(row->dim[D_LINE]));
+        if (ledger_dim_text(&d->sim->ledger, d->account, others[i], row->dim[others[i]], text))
+            add_text(&json, dim_names[others[i]], text);
     }
-    if (json.len) {
-        buf_add(&json, "}", 2);
-        buf_csv_string(&d->out, json.at);
-    }
+    if (d->feed == COST_REPORT)
+        add_text(&json, "token_type", ledger_token_type(row->dim[D_LINE]));
+    write_json(d, &json);
     buf_char(&d->out, ',');
-    buf_free(&json);
 }
 
 static int by_name(const void *a, const void *b)
@@ -91,7 +117,7 @@ static void write_usage(struct dump *d, const struct row *row)
     const struct measure *in[N_COLUMNS] = {NULL};
     const struct measure *quantity = NULL;
     struct buf extra = {0};
-    size_t n = ledger_measures(d->account, (enum feed_id)d->feed, row, m);
+    size_t n = ledger_measures(&d->sim->ledger, d->account, (enum feed_id)d->feed, row, m);
 
     qsort(m, n, sizeof m[0], by_name);
     for (size_t i = 0; i < n; i++) {
@@ -104,7 +130,7 @@ static void write_usage(struct dump *d, const struct row *row)
         else if (f->unit_field && strcmp(m[i].name, f->unit_field) == 0)
             quantity = &m[i];
         else
-            buf_printf(&extra, "%c\"%s\":%" PRId64, extra.len ? ',' : '{', m[i].name, m[i].value);
+            add_number(&extra, m[i].name, m[i].value);
     }
     for (int c = 0; c < N_COLUMNS; c++) {
         if (in[c])
@@ -114,16 +140,26 @@ static void write_usage(struct dump *d, const struct row *row)
     if (quantity)
         buf_i64(&d->out, quantity->value);
     buf_printf(&d->out, ",%s,,,", quantity ? f->unit : "");
-    if (extra.len) {
-        buf_add(&extra, "}", 2);
-        buf_csv_string(&d->out, extra.at);
-    }
-    buf_free(&extra);
+    write_json(d, &extra);
+}
+
+static void write_messages(struct dump *d, const struct row *row)
+{
+    const int64_t *p = row->part;
+    int64_t written = p[P_CACHE_WRITE] + p[P_CACHE_WRITE_1H];
+    struct buf extra = {0};
+
+    buf_printf(&d->out, "%" PRId64 ",%" PRId64 ",%" PRId64 ",,,%" PRId64 ",,%" PRId64 ",%s,,,",
+               p[P_TEXT] + p[P_CACHED_TEXT] + written, p[P_CACHED_TEXT], written, p[P_OUT_TEXT],
+               p[P_UNITS], feed_infos[MESSAGES].unit);
+    add_number(&extra, "cache_creation.ephemeral_1h_input_tokens", p[P_CACHE_WRITE_1H]);
+    add_number(&extra, "cache_creation.ephemeral_5m_input_tokens", p[P_CACHE_WRITE]);
+    write_json(d, &extra);
 }
 
 static void write_cost(struct dump *d, const struct row *row)
 {
-    const char *unit = ledger_line_unit(row->dim[D_LINE]);
+    const char *unit = d->feed == COSTS ? ledger_line_unit(row->dim[D_LINE]) : NULL;
 
     for (int c = 0; c < N_COLUMNS; c++)
         buf_char(&d->out, ',');
@@ -134,10 +170,112 @@ static void write_cost(struct dump *d, const struct row *row)
     buf_str(&d->out, ",USD,");
 }
 
+static int64_t width_of(const struct dump *d)
+{
+    return feed_infos[d->feed].daily ? DAY : d->bucket;
+}
+
+static void begin_line(struct dump *d)
+{
+    buf_printf(&d->out, "%" PRIu32 ",%s,%" PRId64 ",%" PRId64 ",", d->account,
+               feed_infos[d->feed].name, d->at, width_of(d));
+}
+
+static void end_line(struct dump *d)
+{
+    buf_printf(&d->out, ",%s\n", provider_names[feed_provider((enum feed_id)d->feed)]);
+}
+
+/* Who and where, up to the first count; the person as the lower-cased address. */
+static void begin_code_line(struct dump *d, const struct code_record *c, const char *model)
+{
+    struct buf dims = {0};
+    char email[sizeof c->actor];
+    size_t n = 0;
+
+    for (; c->actor[n]; n++)
+        email[n] = (char)tolower((unsigned char)c->actor[n]);
+    email[n] = '\0';
+    begin_line(d);
+    buf_char(&d->out, ',');
+    if (!c->api_actor)
+        buf_csv_string(&d->out, email);
+    buf_printf(&d->out, ",,%s,,,,", model ? model : "");
+    add_text(&dims, "actor.api_key_name", c->api_actor ? c->actor : NULL);
+    add_text(&dims, "actor.type", c->api_actor ? "api_actor" : "user_actor");
+    add_text(&dims, "customer_type", c->subscription ? "subscription" : "api");
+    add_text(&dims, "subscription_type", c->subscription);
+    add_text(&dims, "terminal_type", c->terminal);
+    write_json(d, &dims);
+    buf_char(&d->out, ',');
+}
+
+static void write_code_sessions(struct dump *d, const struct code_record *c)
+{
+    struct buf extra = {0};
+    char name[80];
+
+    begin_code_line(d, c, NULL);
+    buf_printf(&d->out, ",,,,,,,%" PRId64 ",sessions,,,", c->sessions);
+    add_number(&extra, "core_metrics.commits_by_claude_code", c->commits);
+    add_number(&extra, "core_metrics.lines_of_code.added", c->added);
+    add_number(&extra, "core_metrics.lines_of_code.removed", c->removed);
+    add_number(&extra, "core_metrics.pull_requests_by_claude_code", c->pull_requests);
+    for (size_t i = 0; i < CODE_TOOLS; i++) {
+        if (c->tools[i][0] < 0)
+            continue;
+        (void)snprintf(name, sizeof name, "tool_actions.%s.accepted", code_tools[i]);
+        add_number(&extra, name, c->tools[i][0]);
+        (void)snprintf(name, sizeof name, "tool_actions.%s.rejected", code_tools[i]);
+        add_number(&extra, name, c->tools[i][1]);
+    }
+    write_json(d, &extra);
+    end_line(d);
+}
+
+static void write_code_model(struct dump *d, const struct code_record *c, size_t m)
+{
+    const int64_t *t = c->models[m].tokens;
+    struct buf extra = {0};
+
+    begin_code_line(d, c, c->models[m].name);
+    buf_printf(&d->out, "%" PRId64 ",%" PRId64 ",%" PRId64 ",,,%" PRId64 ",,,,,USD,",
+               t[CODE_INPUT] + t[CODE_CACHE_READ] + t[CODE_CACHE_CREATION], t[CODE_CACHE_READ],
+               t[CODE_CACHE_CREATION], t[CODE_OUTPUT]);
+    buf_str(&extra, "{\"estimated_cost\":");
+    buf_decimal(&extra, c->models[m].cost, COST_SCALE);
+    write_json(d, &extra);
+    end_line(d);
+}
+
+static void write_code_day(struct dump *d)
+{
+    ledger_code_day(&d->sim->ledger, d->account, d->at, d->now, &d->records);
+    for (size_t i = 0; i < d->records.n; i++) {
+        write_code_sessions(d, &d->records.at[i]);
+        for (size_t m = 0; m < d->records.at[i].n_models; m++)
+            write_code_model(d, &d->records.at[i], m);
+    }
+    d->at += DAY;
+}
+
+/* project_id to line_item: Anthropic's workspaces and accounts in the columns of projects, users.
+ */
+static void write_columns(struct dump *d, const struct row *row)
+{
+    static const enum dim order[N_PROVIDERS][7] = {
+        [OPENAI] = {D_PROJECT, D_USER, D_KEY, D_MODEL, D_TIER, D_BATCH, D_LINE},
+        [ANTHROPIC] = {D_WORKSPACE, D_ACCOUNT, D_KEY, D_MODEL, D_TIER, D_BATCH, D_LINE},
+    };
+
+    for (size_t i = 0; i < 7; i++)
+        write_dim(d, order[feed_provider((enum feed_id)d->feed)][i], row);
+}
+
 static void write_bucket(struct dump *d)
 {
-    int64_t width = d->feed == COSTS ? DAY : d->bucket;
-    struct view view = {.group_by = feed_infos[d->feed].dims};
+    int64_t width = width_of(d);
+    struct view view = {.group_by = feed_infos[d->feed].dims & ~DIM_BIT(D_SPEED)};
     struct span span = {d->at, d->at + width < d->now ? d->at + width : d->now, d->now};
 
     if (d->feed == COSTS && d->at < COSTS_BY_KEY_FROM)
@@ -146,26 +284,23 @@ static void write_bucket(struct dump *d)
     for (size_t i = 0; i < d->rows.n; i++) {
         const struct row *row = &d->rows.at[i];
 
-        buf_printf(&d->out, "%" PRIu32 ",%s,%" PRId64 ",%" PRId64 ",", d->account,
-                   feed_infos[d->feed].name, d->at, width);
-        for (int dim = D_PROJECT; dim <= D_MODEL; dim++)
-            write_dim(d, (enum dim)dim, row);
-        write_dim(d, D_TIER, row);
-        write_dim(d, D_BATCH, row);
-        write_dim(d, D_LINE, row);
+        begin_line(d);
+        write_columns(d, row);
         write_dims(d, row);
-        if (d->feed == COSTS)
+        if (d->feed == COSTS || d->feed == COST_REPORT)
             write_cost(d, row);
+        else if (d->feed == MESSAGES)
+            write_messages(d, row);
         else
             write_usage(d, row);
-        buf_char(&d->out, '\n');
+        end_line(d);
     }
     d->at += width;
 }
 
 static void start_feed(struct dump *d)
 {
-    d->at = d->from - d->from % (d->feed == COSTS ? DAY : d->bucket);
+    d->at = d->from - d->from % width_of(d);
 }
 
 /* Goes on to the next bucket that is to be written. False: that was all. */
@@ -174,7 +309,8 @@ static bool next_bucket(struct dump *d)
     const int64_t end = d->to < d->now ? d->to : d->now;
 
     for (;;) {
-        if (d->at < end && d->feeds & (1U << d->feed))
+        if (d->at < end && d->feeds & (1U << d->feed) &&
+            feed_provider((enum feed_id)d->feed) == ledger_provider(&d->sim->ledger, d->account))
             return true;
         if (++d->feed == N_FEEDS) {
             if (d->account == d->last) {
@@ -196,8 +332,12 @@ static ssize_t read_more(void *ctx, uint64_t pos, char *to, size_t max)
     (void)pos;
     if (d->sent == d->out.len) {
         d->out.len = d->sent = 0;
-        while (d->out.len < (size_t)256 * 1024 && next_bucket(d))
-            write_bucket(d);
+        while (d->out.len < (size_t)256 * 1024 && next_bucket(d)) {
+            if (d->feed == CLAUDE_CODE)
+                write_code_day(d);
+            else
+                write_bucket(d);
+        }
         if (d->out.len == 0)
             return MHD_CONTENT_READER_END_OF_STREAM;
     }
@@ -214,6 +354,7 @@ static void dump_free(void *ctx)
 
     buf_free(&d->out);
     free(d->rows.at);
+    free(d->records.at);
     free(d);
 }
 

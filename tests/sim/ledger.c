@@ -1,51 +1,74 @@
-#include "tests/sim/ledger.h"
+#include "tests/sim/ledger_inner.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define BIT(d)   DIM_BIT(D_##d)
-#define WHO      (BIT(PROJECT) | BIT(USER) | BIT(KEY))
-#define ALL_DIMS ((1U << N_DIMS) - 1U)
+#define WHO (BIT(PROJECT) | BIT(USER) | BIT(KEY))
 
 const struct feed_info feed_infos[N_FEEDS] = {
     [COMPLETIONS] = {"completions", "organization.usage.completions.result",
-                     WHO | BIT(MODEL) | BIT(BATCH) | BIT(TIER), NULL, NULL, true, true},
+                     WHO | BIT(MODEL) | BIT(BATCH) | BIT(TIER), NULL, NULL, true, true, false},
     [EMBEDDINGS] = {"embeddings", "organization.usage.embeddings.result", WHO | BIT(MODEL), NULL,
-                    NULL, true, true},
+                    NULL, true, true, false},
     [MODERATIONS] = {"moderations", "organization.usage.moderations.result", WHO | BIT(MODEL), NULL,
-                     NULL, true, true},
+                     NULL, true, true, false},
     [IMAGES] = {"images", "organization.usage.images.result",
-                WHO | BIT(MODEL) | BIT(SIZE) | BIT(SOURCE), "images", "images", false, true},
+                WHO | BIT(MODEL) | BIT(SIZE) | BIT(SOURCE), "images", "images", false, true, false},
     [AUDIO_SPEECHES] = {"audio_speeches", "organization.usage.audio_speeches.result",
-                        WHO | BIT(MODEL), "characters", "characters", false, true},
+                        WHO | BIT(MODEL), "characters", "characters", false, true, false},
     [AUDIO_TRANSCRIPTIONS] = {"audio_transcriptions",
                               "organization.usage.audio_transcriptions.result", WHO | BIT(MODEL),
-                              "seconds", "seconds", false, true},
+                              "seconds", "seconds", false, true, false},
     [VECTOR_STORES] = {"vector_stores", "organization.usage.vector_stores.result", BIT(PROJECT),
-                       "usage_bytes", "bytes", false, false},
+                       "usage_bytes", "bytes", false, false, false},
     [CODE_INTERPRETER_SESSIONS] = {"code_interpreter_sessions",
                                    "organization.usage.code_interpreter_sessions.result",
-                                   BIT(PROJECT), "num_sessions", "sessions", false, false},
+                                   BIT(PROJECT), "num_sessions", "sessions", false, false, false},
     [FILE_SEARCH_CALLS] = {"file_search_calls", "organization.usage.file_searches.result",
-                           WHO | BIT(STORE), "num_requests", "calls", false, false},
+                           WHO | BIT(STORE), "num_requests", "calls", false, false, false},
     [WEB_SEARCH_CALLS] = {"web_search_calls", "organization.usage.web_searches.result",
-                          WHO | BIT(MODEL) | BIT(LEVEL), "num_requests", "calls", false, true},
+                          WHO | BIT(MODEL) | BIT(LEVEL), "num_requests", "calls", false, true,
+                          false},
     [COSTS] = {"costs", "organization.costs.result", BIT(PROJECT) | BIT(LINE) | BIT(KEY), NULL,
-               NULL, false, false},
+               NULL, false, false, true},
+    [MESSAGES] = {"messages", NULL,
+                  BIT(WORKSPACE) | BIT(ACCOUNT) | BIT(KEY) | BIT(MODEL) | BIT(TIER) |
+                      BIT(SERVICE_ACCOUNT) | BIT(WINDOW) | BIT(GEO) | BIT(SPEED),
+                  "server_tool_use.web_search_requests", "web_searches", true, false, false},
+    [COST_REPORT] = {"cost_report", NULL,
+                     BIT(WORKSPACE) | BIT(LINE) | BIT(MODEL) | BIT(TIER) | BIT(WINDOW) | BIT(GEO),
+                     NULL, NULL, false, false, true},
+    [CLAUDE_CODE] = {"claude_code", NULL, 0, NULL, NULL, false, false, true},
 };
 
 const char *const dim_names[N_DIMS] = {
-    "project_id", "user_id", "api_key_id",      "model",         "batch",     "service_tier",
-    "size",       "source",  "vector_store_id", "context_level", "line_item",
+    "project_id",
+    "user_id",
+    "api_key_id",
+    "model",
+    "batch",
+    "service_tier",
+    "size",
+    "source",
+    "vector_store_id",
+    "context_level",
+    "line_item",
+    "workspace_id",
+    "account_id",
+    "service_account_id",
+    "context_window",
+    "inference_geo",
+    "speed",
 };
+
+const char *const provider_names[N_PROVIDERS] = {"openai", "anthropic"};
 
 /* Prices in 1e-15 dollars: per token, or per unit for what is not counted in tokens. */
 struct model {
     const char *name;
     int64_t input, cached, output, audio_in, audio_out, unit;
 };
-#define PER_MILLION(cents) ((cents)*INT64_C(10000000)) /* cents per million tokens, per token */
 
 static const struct model models[] = {
     {"gpt-5-mini-2026-01-15", PER_MILLION(25), 25000000, PER_MILLION(200), 0, 0, 0},
@@ -105,35 +128,49 @@ uint64_t ledger_mix(uint64_t x)
     return x ^ (x >> 31);
 }
 
-static uint64_t roll(uint64_t base, uint64_t what)
+uint64_t roll(uint64_t base, uint64_t what)
 {
     return ledger_mix(base ^ (what * UINT64_C(0xd1342543de82ef95)));
 }
 
 /* A number that belongs to the account for good: how many projects, which feeds it uses. */
-static uint64_t trait(const struct ledger *l, uint32_t account, uint64_t what)
+uint64_t trait(const struct ledger *l, uint32_t account, uint64_t what)
 {
     return roll(roll(l->seed, 1000 + (uint64_t)account), what);
 }
 
-enum { T_PROJECTS = 1, T_KEYS, T_VOLUME, T_ZONE, T_USES = 16, T_IDS = 64 };
-
-bool ledger_is_terse(uint32_t account)
+enum provider_id ledger_provider(const struct ledger *l, uint32_t account)
 {
-    return account % 5 == 4;
+    return account >= l->first_anthropic ? ANTHROPIC : OPENAI;
+}
+
+enum provider_id feed_provider(enum feed_id feed)
+{
+    return feed >= MESSAGES ? ANTHROPIC : OPENAI;
+}
+
+uint32_t ledger_index(const struct ledger *l, uint32_t account)
+{
+    return account >= l->first_anthropic ? account - l->first_anthropic : account;
+}
+
+bool ledger_is_terse(const struct ledger *l, uint32_t account)
+{
+    return ledger_index(l, account) % 5 == 4;
 }
 
 /* Every third account works round the clock: in these feeds each of its hours has a row, so that a
  * test finds something whatever the time of day. */
-static bool is_certain(uint32_t account, enum feed_id feed)
+static bool is_certain(const struct ledger *l, uint32_t account, enum feed_id feed)
 {
-    return account % 3 == 0 && (feed == COMPLETIONS || feed == EMBEDDINGS);
+    return ledger_index(l, account) % 3 == 0 &&
+           (feed == COMPLETIONS || feed == EMBEDDINGS || feed == MESSAGES);
 }
 
 static bool uses_feed(const struct ledger *l, uint32_t account, enum feed_id feed)
 {
-    return is_certain(account, feed) ||
-           trait(l, account, T_USES + (uint64_t)feed) % 100 < (feed == COMPLETIONS ? 97 : 70);
+    return is_certain(l, account, feed) || trait(l, account, T_USES + (uint64_t)feed) % 100 <
+                                               (feed == COMPLETIONS || feed == MESSAGES ? 97 : 70);
 }
 
 /* How busy an hour is, in percent: nights and weekends, by the account's own clock, are quiet. */
@@ -148,9 +185,15 @@ static uint64_t busyness(const struct ledger *l, uint32_t account, int64_t hour)
     return (day + 4) % 7 == 0 || (day + 4) % 7 == 6 ? busy / 4 : busy; /* 1970-01-01: Thursday */
 }
 
-static int64_t between(uint64_t r, int64_t low, int64_t high)
+int64_t between(uint64_t r, int64_t low, int64_t high)
 {
     return low + (int64_t)(r % (uint64_t)(high - low + 1));
+}
+
+int64_t account_volume(const struct ledger *l, uint32_t account)
+{
+    /* one account in 16 counts in thousands of millions, beyond 32 bits */
+    return ledger_index(l, account) % 16 == 1 ? 60000 : between(trait(l, account, T_VOLUME), 1, 12);
 }
 
 static void fill_dims(const struct ledger *l, uint32_t account, enum feed_id feed, uint64_t r,
@@ -219,8 +262,7 @@ static void fill_parts(const struct ledger *l, uint32_t account, enum feed_id fe
         [FILE_SEARCH_CALLS] = 900,
         [WEB_SEARCH_CALLS] = 500,
     };
-    /* one account in 16 counts in thousands of millions, beyond 32 bits */
-    int64_t volume = account % 16 == 1 ? 60000 : between(trait(l, account, T_VOLUME), 1, 12);
+    int64_t volume = account_volume(l, account);
 
     if (feed_infos[feed].tokens) {
         fill_tokens(feed, r, volume, row);
@@ -274,7 +316,7 @@ static bool cut_to_span(const struct ledger *l, uint64_t r, int64_t hour, struct
     return any != 0;
 }
 
-static void merge(struct rows *out, const struct view *view, struct row *row)
+void merge(struct rows *out, const struct view *view, struct row *row)
 {
     if (view->keep && !view->keep(view->ctx, row))
         return;
@@ -299,8 +341,8 @@ static void merge(struct rows *out, const struct view *view, struct row *row)
     out->at[out->n++] = *row;
 }
 
-static const struct restatement *restated(const struct ledger *l, uint32_t account,
-                                          enum feed_id feed, int64_t bucket)
+const struct restatement *restated(const struct ledger *l, uint32_t account, enum feed_id feed,
+                                   int64_t bucket)
 {
     return l->n_restated
                ? l->restated[(account * 31U + (unsigned)feed * 7U + (unsigned)(bucket / HOUR)) %
@@ -308,15 +350,14 @@ static const struct restatement *restated(const struct ledger *l, uint32_t accou
                : NULL;
 }
 
-static bool restates(const struct restatement *s, uint32_t account, enum feed_id feed,
-                     int64_t bucket)
+bool restates(const struct restatement *s, uint32_t account, enum feed_id feed, int64_t bucket)
 {
     return s->account == account && s->feed == feed && s->bucket == bucket;
 }
 
 /* Applies the restatements of this bucket to row number n. False: the row has vanished. */
-static bool restate_row(const struct restatement *s, uint32_t account, enum feed_id feed,
-                        int64_t bucket, int n, struct row *row)
+bool restate_row(const struct restatement *s, uint32_t account, enum feed_id feed, int64_t bucket,
+                 int n, struct row *row)
 {
     for (; s; s = s->next) {
         if (!restates(s, account, feed, bucket) || (s->row >= 0 && s->row != n))
@@ -349,8 +390,12 @@ static void add_row(const struct hour *h, uint64_t number, struct span span,
                       (uint64_t)h->at * 64 + number);
     struct row row = {0};
 
-    fill_dims(h->l, h->account, h->feed, r, &row);
-    fill_parts(h->l, h->account, h->feed, r, &row);
+    if (h->feed == MESSAGES) {
+        fill_messages(h->l, h->account, r, &row);
+    } else {
+        fill_dims(h->l, h->account, h->feed, r, &row);
+        fill_parts(h->l, h->account, h->feed, r, &row);
+    }
     if (number < 64 && !restate_row(h->restated, h->account, h->feed, h->at, (int)number, &row))
         return;
     if (cut_to_span(h->l, r, h->at, span, &row))
@@ -361,12 +406,13 @@ static void add_hour(const struct hour *h, struct span span, const struct view *
                      struct rows *out)
 {
     static const uint8_t chance[2][4] = {{100, 60, 30, 10}, {25, 5, 0, 0}};
-    uint64_t busy = busyness(h->l, h->account, h->at) * (h->feed == COMPLETIONS ? 100 : 40) / 100;
+    uint64_t busy = busyness(h->l, h->account, h->at) *
+                    (h->feed == COMPLETIONS || h->feed == MESSAGES ? 100 : 40) / 100;
     uint64_t r = roll(trait(h->l, h->account, 8 + (uint64_t)h->feed * 100), (uint64_t)h->at);
 
     for (uint64_t n = 0; h->at >= h->l->history_from && n < 4; n++)
         if (uses_feed(h->l, h->account, h->feed) &&
-            ((n == 0 && is_certain(h->account, h->feed)) ||
+            ((n == 0 && is_certain(h->l, h->account, h->feed)) ||
              roll(r, n) % 10000 < busy * chance[h->l->small][n]))
             add_row(h, n, span, view, out);
     for (const struct restatement *s = h->restated; s; s = s->next)
@@ -462,8 +508,8 @@ static void add_special_costs(const struct ledger *l, uint32_t account, int64_t 
                                            (__int128)(roll(r, 5) % UINT64_C(1000000000000000)));
 }
 
-static void add_usage(const struct ledger *l, uint32_t account, enum feed_id feed, struct span span,
-                      const struct view *view, struct rows *out)
+void add_usage(const struct ledger *l, uint32_t account, enum feed_id feed, struct span span,
+               const struct view *view, struct rows *out)
 {
     struct hour h = {.l = l, .account = account, .feed = feed};
 
@@ -509,7 +555,7 @@ void ledger_read(const struct ledger *l, uint32_t account, enum feed_id feed, st
     out->n = 0;
     if (span.to > span.now)
         span.to = span.now;
-    if (feed != COSTS) {
+    if (!feed_infos[feed].daily) {
         add_usage(l, account, feed, span, view, out);
         return;
     }
@@ -517,13 +563,16 @@ void ledger_read(const struct ledger *l, uint32_t account, enum feed_id feed, st
         int64_t next = span.from - span.from % DAY + DAY;
         struct span part = {span.from, next < span.to ? next : span.to, span.now};
 
-        add_day_costs(l, account, part, view, out);
+        if (feed == COSTS)
+            add_day_costs(l, account, part, view, out);
+        else if (next <= span.now) /* Anthropic's bill has no rows for a day that is not over */
+            add_cost_report(l, account, part, view, out);
         span.from = next;
     }
 }
 
-size_t ledger_measures(uint32_t account, enum feed_id feed, const struct row *row,
-                       struct measure out[MAX_MEASURES])
+size_t ledger_measures(const struct ledger *l, uint32_t account, enum feed_id feed,
+                       const struct row *row, struct measure out[MAX_MEASURES])
 {
     const struct feed_info *f = &feed_infos[feed];
     const int64_t *p = row->part;
@@ -540,7 +589,7 @@ size_t ledger_measures(uint32_t account, enum feed_id feed, const struct row *ro
         out[n++] = (struct measure){"input_audio_tokens", p[P_AUDIO]};
         out[n++] = (struct measure){"output_audio_tokens", p[P_OUT_AUDIO]};
     }
-    if (feed == COMPLETIONS && !ledger_is_terse(account)) {
+    if (feed == COMPLETIONS && !ledger_is_terse(l, account)) {
         out[n++] = (struct measure){"input_cache_write_tokens", p[P_CACHE_WRITE]};
         out[n++] = (struct measure){"input_uncached_tokens", uncached};
         out[n++] = (struct measure){"input_text_tokens", p[P_TEXT]};
@@ -593,6 +642,8 @@ bool ledger_dim_text(const struct ledger *l, uint32_t account, enum dim d, uint8
 
     if (value == 0)
         return false;
+    if (ledger_provider(l, account) == ANTHROPIC)
+        return anthropic_dim_text(l, account, d, value, out);
     switch (d) {
     case D_PROJECT:
     case D_USER:
@@ -621,6 +672,12 @@ bool ledger_dim_text(const struct ledger *l, uint32_t account, enum dim d, uint8
     case D_LINE:
         text = line_text(value, out);
         break;
+    case D_WORKSPACE:
+    case D_ACCOUNT:
+    case D_SERVICE_ACCOUNT:
+    case D_WINDOW:
+    case D_GEO:
+    case D_SPEED:
     case N_DIMS:
         return false;
     }
@@ -653,7 +710,7 @@ void ledger_restate(struct ledger *l, const struct restatement *r)
     *s = *r;
     s->next = NULL;
     s->serial = ++l->n_restated;
-    s->bucket -= s->bucket % (s->feed == COSTS ? DAY : HOUR);
+    s->bucket -= s->bucket % (feed_infos[s->feed].daily ? DAY : HOUR);
     at = &l->restated[(s->account * 31U + (unsigned)s->feed * 7U + (unsigned)(s->bucket / HOUR)) %
                       4096];
     while (*at) /* in the order given */

@@ -1,11 +1,12 @@
-/* uf-sim - an OpenAI organization API of made-up accounts, and the truth about them.
+/* uf-sim - OpenAI's and Anthropic's organization APIs of made-up accounts, and the truth about
+ * them.
  *
  *   fetcher --HTTP--> [uf-sim] <--/_sim/... tests: clock, faults, restated data, expected rows
  *
- * Promise: what it serves under /organization/... and what it lists under /_sim/ledger are the same
- * figures, and both depend on the seed, the clock and what the tests ordered, on nothing else.
- * Loopback only; one thread. Options: uf-sim --help.  Exit: 0 asked to stop, 1 can not start, 2
- * wrong use. */
+ * Promise: what it serves under /organization/... and /v1/organizations/... and what it lists under
+ * /_sim/ledger are the same figures, and both depend on the seed, the clock and what the tests
+ * ordered, on nothing else. Loopback only; one thread. Options: uf-sim --help.  Exit: 0 asked to
+ * stop, 1 can not start, 2 wrong use. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <getopt.h>
@@ -49,7 +50,10 @@ void sim_key(const struct sim *s, uint32_t number, uint32_t generation, char out
 {
     uint64_t h = ledger_mix(s->ledger.seed + ledger_mix(number + ((uint64_t)generation << 32)));
 
-    (void)snprintf(out, 64, "sk-admin-sim-%06" PRIu32 "-%016" PRIx64, number, h);
+    (void)snprintf(out, 64, "%s-%06" PRIu32 "-%016" PRIx64,
+                   ledger_provider(&s->ledger, number) == ANTHROPIC ? "sk-ant-admin01-sim"
+                                                                    : "sk-admin-sim",
+                   number, h);
 }
 
 void sim_log(struct sim *s, const struct call *c, unsigned status)
@@ -79,12 +83,34 @@ static void json_or_null(struct buf *b, const char *s)
         buf_str(b, "null");
 }
 
+static void anthropic_error(struct answer *a, const char *message)
+{
+    static const struct {
+        unsigned status;
+        const char *type;
+    } types[] = {{401, "authentication_error"}, {403, "permission_error"}, {404, "not_found_error"},
+                 {413, "request_too_large"},    {429, "rate_limit_error"}, {504, "timeout_error"},
+                 {529, "overloaded_error"}};
+    const char *type = a->status >= 500 ? "api_error" : "invalid_request_error";
+
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
+        if (types[i].status == a->status)
+            type = types[i].type;
+    buf_printf(&a->body, "{\"type\":\"error\",\"error\":{\"type\":\"%s\",\"message\":", type);
+    buf_json_string(&a->body, message);
+    buf_printf(&a->body, "},\"request_id\":\"%s\"}", a->request_id);
+}
+
 void answer_error(struct answer *a, unsigned status, const char *param, const char *code,
                   const char *message)
 {
     a->status = status;
     a->content_type = "application/json";
     a->body.len = 0;
+    if (a->provider == ANTHROPIC) {
+        anthropic_error(a, message);
+        return;
+    }
     buf_str(&a->body, "{\"error\":{\"message\":");
     buf_json_string(&a->body, message);
     buf_printf(&a->body, ",\"type\":\"%s\",\"param\":",
@@ -249,9 +275,8 @@ static void add_headers(struct call *c, const struct answer *a, struct MHD_Respo
 
     if (gmtime_r(&now, &tm) && strftime(text, sizeof text, "%a, %d %b %Y %H:%M:%S GMT", &tm))
         (void)MHD_add_response_header(r, "Date", text);
-    (void)snprintf(text, sizeof text, "req_sim%016" PRIx64,
-                   ledger_mix(c->sim->ledger.seed + ++c->sim->request_serial));
-    (void)MHD_add_response_header(r, "x-request-id", text);
+    (void)MHD_add_response_header(r, a->provider == ANTHROPIC ? "request-id" : "x-request-id",
+                                  a->request_id);
     (void)MHD_add_response_header(r, "Content-Type",
                                   a->content_type ? a->content_type : "application/json");
     for (size_t i = 0; i < a->n_headers; i++)
@@ -283,6 +308,10 @@ static void answer(struct call *c)
 {
     struct answer a = {0};
 
+    if (strncmp(c->path, "/v1/organizations/", 18) == 0)
+        a.provider = ANTHROPIC;
+    (void)snprintf(a.request_id, sizeof a.request_id, "req_sim%016" PRIx64,
+                   ledger_mix(c->sim->ledger.seed + ++c->sim->request_serial));
     if (strncmp(c->path, "/_sim/", 6) == 0)
         c->response = control_answer(c, &a);
     else
@@ -379,7 +408,7 @@ static void on_connection(void *ctx, struct MHD_Connection *connection, void **s
 /* --- start and end --- */
 
 struct setup {
-    int64_t port, accounts, seed, now, days, settle;
+    int64_t port, accounts, anthropic, seed, now, days, settle;
     const char *port_file;
     bool real, small;
 };
@@ -389,6 +418,7 @@ static const char usage[] =
     "  --port N             listen on 127.0.0.1:N (0, the default: any free port)\n"
     "  --port-file FILE     write the port there once listening\n"
     "  --accounts N         number of accounts, 1 to 10000000 (10)\n"
+    "  --anthropic N        so many more, numbered after those, are Anthropic's (0)\n"
     "  --seed S             what the figures depend on (1)\n"
     "  --now UNIX_SECONDS   the clock (the time of the start)\n"
     "  --tick FROZEN|REAL   whether the clock moves by itself (FROZEN)\n"
@@ -431,6 +461,8 @@ static bool parse_option(struct setup *s, int c)
         return true;
     case 'a':
         return number(optarg, 1, 10000000, &s->accounts);
+    case 'b':
+        return number(optarg, 0, 10000000, &s->anthropic);
     case 's':
         return number(optarg, 0, INT64_MAX, &s->seed);
     case 'n':
@@ -452,17 +484,12 @@ static bool parse_option(struct setup *s, int c)
 static bool parse_options(struct setup *s, int argc, char **argv)
 {
     static const struct option options[] = {
-        {"port", required_argument, NULL, 'p'},
-        {"port-file", required_argument, NULL, 'f'},
-        {"accounts", required_argument, NULL, 'a'},
-        {"seed", required_argument, NULL, 's'},
-        {"now", required_argument, NULL, 'n'},
-        {"days", required_argument, NULL, 'd'},
-        {"tick", required_argument, NULL, 't'},
-        {"density", required_argument, NULL, 'y'},
-        {"settle", required_argument, NULL, 'l'},
-        {"help", no_argument, NULL, 'h'},
-        {NULL, 0, NULL, 0},
+        {"port", required_argument, NULL, 'p'},     {"port-file", required_argument, NULL, 'f'},
+        {"accounts", required_argument, NULL, 'a'}, {"anthropic", required_argument, NULL, 'b'},
+        {"seed", required_argument, NULL, 's'},     {"now", required_argument, NULL, 'n'},
+        {"days", required_argument, NULL, 'd'},     {"tick", required_argument, NULL, 't'},
+        {"density", required_argument, NULL, 'y'},  {"settle", required_argument, NULL, 'l'},
+        {"help", no_argument, NULL, 'h'},           {NULL, 0, NULL, 0},
     };
     int c;
 
@@ -486,14 +513,15 @@ static struct sim *sim_open(const struct setup *setup)
     struct sim *s = xcalloc(1, sizeof *s);
 
     s->ledger.seed = ledger_mix((uint64_t)setup->seed);
-    s->ledger.accounts = (uint32_t)setup->accounts;
+    s->ledger.first_anthropic = (uint32_t)setup->accounts;
+    s->ledger.accounts = (uint32_t)(setup->accounts + setup->anthropic);
     s->ledger.small = setup->small;
     s->ledger.settle_s = setup->settle;
     s->ledger.history_from = setup->now - setup->now % DAY - setup->days * DAY;
     s->options.costs_page_limit = 31; /* seen live: 32 were asked for and 31 came */
     s->clock_us = setup->now * 1000000;
     s->set_at_us = setup->real ? monotonic_us() : 0;
-    s->accounts = xcalloc((size_t)setup->accounts, sizeof(struct account *)); /* untouched: free */
+    s->accounts = xcalloc(s->ledger.accounts, sizeof(struct account *)); /* untouched: free */
     return s;
 }
 
@@ -532,9 +560,10 @@ static bool announce(const struct sim *s, const struct setup *setup)
             return false;
         }
     }
-    (void)printf("uf-sim: http://127.0.0.1:%u, %" PRId64 " accounts, seed %" PRId64 ", now %" PRId64
-                 "\n",
-                 port, setup->accounts, setup->seed, setup->now);
+    (void)printf("uf-sim: http://127.0.0.1:%u, %" PRId64 " accounts, ", port, setup->accounts);
+    if (setup->anthropic)
+        (void)printf("%" PRId64 " of Anthropic, ", setup->anthropic);
+    (void)printf("seed %" PRId64 ", now %" PRId64 "\n", setup->seed, setup->now);
     return fflush(stdout) == 0;
 }
 

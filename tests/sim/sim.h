@@ -1,6 +1,7 @@
 /* sim.h - the simulator's state, and how a request becomes an answer.
  *
- *   HTTP --> main.c --> api.c (OpenAI's paths) ---> ledger.c
+ *   HTTP --> main.c --> serve.c --> openai.c, anthropic.c (their paths) --> ledger.c,
+ *              |            |                                              ledger_anthropic.c
  *              |            '--> fault.c (what is to go wrong)
  *              '------> control.c (/_sim/...), dump.c (/_sim/ledger)
  *
@@ -83,6 +84,8 @@ enum send_how {
 };
 
 struct answer {
+    enum provider_id provider; /* whose error envelope and headers it has */
+    char request_id[32];
     unsigned status;
     const char *content_type;
     struct buf body;
@@ -122,12 +125,12 @@ void sim_log(struct sim *s, const struct call *c, unsigned status);
 void sim_resume_after(struct sim *s, struct MHD_Connection *connection, int64_t delay_ms);
 
 void answer_header(struct answer *a, const char *name, const char *value);
-/* OpenAI's error envelope; param and code may be NULL. */
+/* The provider's error envelope; param and code, which only OpenAI's has, may be NULL. */
 void answer_error(struct answer *a, unsigned status, const char *param, const char *code,
                   const char *message);
 void answer_free(struct answer *a);
 
-/* /organization/...: fills the answer, faults included. */
+/* /organization/..., /v1/organizations/...: fills the answer, faults included. */
 void api_answer(struct call *c, struct answer *a);
 void api_forget_aliases(struct sim *s);
 /* /_sim/...: fills the answer; or returns a response that streams, which is then used instead. */
