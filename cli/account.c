@@ -34,7 +34,7 @@ enum status cmd_account_list(struct cli *cli, const struct args *args, struct er
                                          "ORDER BY a.name",
                  NULL, err));
     if (PQntuples(r) == 0 && format == FORMAT_TABLE) {
-        (void)puts("no accounts yet: usagectl account add NAME --provider openai");
+        (void)puts("no accounts yet: usagectl account add NAME --provider P (usagectl providers)");
         return ST_OK;
     }
     table_open(&t, cli->arena);

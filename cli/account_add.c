@@ -14,7 +14,7 @@
 #include "cli/cli.h"
 #include "cli/table.h"
 #include "common/json.h"
-#include "common/providers/provider.h"
+#include "common/providers/asking.h"
 
 #define KEY_FILE_MAX      65536
 #define ACCOUNTS_FILE_MAX (256 << 20)
@@ -92,15 +92,6 @@ static enum status key_read(struct cli *cli, struct secret *out, const struct ar
     return st;
 }
 
-/* Worth a warning and no refusal: providers change what their keys look like. */
-static bool key_is_odd(const struct provider *provider, const struct secret *key)
-{
-    static const char admin[] = "sk-admin-";
-
-    return strcmp(provider->name, "openai") == 0 &&
-           (key->len < sizeof(admin) - 1 || memcmp(key->at, admin, sizeof(admin) - 1) != 0);
-}
-
 static void warn_odd(const struct provider *provider, const char *whose)
 {
     (void)fprintf(stderr, "usagectl: warning: %s not look as expected. Wanted: %s\n", whose,
@@ -111,7 +102,8 @@ static enum status key_seal(struct cli *cli, struct newcomer *n, const struct se
                             struct err *err)
 {
     n->hint = provider_key_hint(cli->arena, key);
-    n->odd = key_is_odd(n->provider, key);
+    n->odd =
+        !key_is_kind(n->provider, key); /* worth a warning: providers change their keys' looks */
     return secret_seal(&n->sealed, cli->arena, cli->sealer, text_of(n->provider->name), n->name,
                        key, err);
 }
@@ -379,7 +371,8 @@ enum status cmd_account_add(struct cli *cli, const struct args *args, struct err
                        "'account add' needs the account's NAME (a word of your own), or "
                        "--from-file");
     if (!cli_has(args, OPT_PROVIDER))
-        return err_set(err, ST_REJECT, "whose account is it? Add --provider openai");
+        return err_set(err, ST_REJECT,
+                       "whose account is it? Add --provider P; usagectl providers lists them");
     TRY(cli_sealer(cli, err));
     return add_one(cli, args, labels, err);
 }

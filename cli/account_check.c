@@ -9,6 +9,7 @@
 #include "cli/table.h"
 #include "common/clock.h"
 #include "common/providers/provider.h"
+#include "common/version.h"
 
 #define CONNECT_TIMEOUT_S 10L
 
@@ -85,7 +86,7 @@ static CURLcode easy_set(CURL *e, const struct request *request, const struct co
     SET(CURLOPT_PROTOCOLS_STR, "http,https");
     SET(CURLOPT_FOLLOWLOCATION, 0L); /* the key would go with it */
     SET(CURLOPT_ACCEPT_ENCODING, "");
-    SET(CURLOPT_USERAGENT, "usage-fetcher");
+    SET(CURLOPT_USERAGENT, UF_USER_AGENT);
     SET(CURLOPT_SSL_VERIFYPEER, 1L);
     SET(CURLOPT_SSL_VERIFYHOST, 2L);
     SET(CURLOPT_CONNECTTIMEOUT, CONNECT_TIMEOUT_S);
@@ -137,52 +138,51 @@ static CURLcode http_get(const struct request *request, const struct config *cfg
     return rc;
 }
 
-/* The last closed bucket of the feed's widest width: the cheapest question there is. */
-static struct window last_bucket(const struct feed *feed)
+/* The last closed bucket of the feed's widest width, or as many as its provider insists on: the
+ * cheapest question there is. */
+static struct question last_bucket(const struct feed *feed)
 {
     uint32_t width = feed->widths[feed->n_widths - 1].bucket_s;
     int64_t to = time_floor_us(clock_utc_us(), width);
 
-    return (struct window){.feed = text_of(feed->name),
-                           .from_us = to - (int64_t)width * US_PER_S,
-                           .to_us = to,
-                           .bucket_s = width};
+    return (struct question){
+        .feed = feed,
+        .window = {.feed = text_of(feed->name),
+                   .from_us = to - ((int64_t)width + feed->start_back_s) * US_PER_S,
+                   .to_us = to,
+                   .bucket_s = width}};
 }
 
-static enum status judge(struct verdict *out, struct cli *cli, const struct subject *who,
-                         const struct feed *feed, const struct window *window,
-                         const struct reply *reply)
+static void judge(struct verdict *out, struct cli *cli, const struct subject *who,
+                  const struct question *q, const struct reply *reply)
 {
     struct text body = {reply->body.at, reply->body.len};
     struct refusal refusal = {0};
     struct peek peek = {0};
     struct err why = {0};
 
+    *out = (struct verdict){END_OK, NULL, 0};
     if (reply->http_status != 200) {
-        who->provider->refused(&refusal, cli->arena, feed, &who->key, reply->http_status, body,
-                               false);
+        who->provider->refused(&refusal, cli->arena, &who->key, q, (uint32_t)reply->http_status,
+                               body);
         *out = (struct verdict){refusal.ending, refusal.detail, 0};
-        return ST_OK;
-    }
-    if (who->provider->peek(&peek, cli->arena, feed, window, body, &why) != ST_OK) {
+    } else if (who->provider->peek(&peek, cli->arena, q, body, &why) != ST_OK) {
         *out = (struct verdict){END_PROTOCOL, arena_printf(cli->arena, "%s", why.text), 0};
-        return ST_OK;
+    } else {
+        out->results = peek.n_results;
     }
-    *out = (struct verdict){END_OK, NULL, peek.n_results};
-    return ST_OK;
 }
 
 static enum status feed_check(struct verdict *out, struct cli *cli, const struct subject *who,
                               const struct feed *feed, struct err *err)
 {
     struct reply reply = {.body = {.arena = cli->arena}, .max = (size_t)cli->cfg.max_body};
-    struct window window = last_bucket(feed);
-    const struct ask how = {0};
+    const struct credential credential = {who->base_url, &who->key};
+    const struct question q = last_bucket(feed);
     struct request request;
     CURLcode rc;
 
-    TRY(who->provider->ask(&request, cli->arena, who->base_url, &who->key, feed, &window, &how,
-                           TEXT_NULL, err));
+    TRY(who->provider->ask(&request, cli->arena, &credential, &q, err));
     rc = http_get(&request, &cli->cfg, cli->arena, &reply);
     secret_wipe(&request.auth.value);
     if (reply.too_large) {
@@ -196,21 +196,25 @@ static enum status feed_check(struct verdict *out, struct cli *cli, const struct
                                 0};
         return ST_OK;
     }
-    return judge(out, cli, who, feed, &window, &reply);
+    judge(out, cli, who, &q, &reply);
+    return ST_OK;
 }
 
-static void tell(struct cli *cli, const char *name, const char *what, const struct verdict *v)
+/* The same answer waits at every other feed. */
+static bool concerns_all(enum ending ending)
+{
+    return ending == END_AUTH_INVALID || ending == END_WRONG_KEY_KIND || ending == END_DNS ||
+           ending == END_TLS || ending == END_TIMEOUT;
+}
+
+static void tell_trouble(struct cli *cli, const char *name, const char *feed,
+                         const struct verdict *v)
 {
     const char *advice = cli_advice(text_of(ending_name(v->ending)));
 
-    if (v->ending == END_OK) {
-        (void)printf("%s: ok, the key can read %s (%zu results in the last closed bucket)\n", name,
-                     what, v->results);
-        return;
-    }
     cli->answer_is_no = true;
-    (void)printf("%s: %s: %s: %s\n", name, what, ending_name(v->ending),
-                 terminal_text(cli->arena, text_of(v->detail)));
+    (void)printf("%s: %s: %s: %s\n", name, concerns_all(v->ending) ? "nothing can be read" : feed,
+                 ending_name(v->ending), terminal_text(cli->arena, text_of(v->detail)));
     if (advice)
         (void)printf("  What to do: %s\n", advice);
 }
@@ -245,18 +249,27 @@ static enum status subject_load(struct subject *out, struct cli *cli, const char
     return st == ST_REJECT ? ST_FATAL : st;
 }
 
-static enum status check_all(struct cli *cli, const struct subject *who, bool all, struct err *err)
+/* One line of what the key can read, and one for each feed that it can not. */
+static enum status check_feeds(struct cli *cli, const struct subject *who, bool details,
+                               struct err *err)
 {
-    struct verdict v;
+    struct buf readable = {.arena = cli->arena};
+    struct verdict v = {0};
 
-    for (size_t i = 0; i < who->provider->n_feeds; i++) {
+    for (size_t i = 0; i < who->provider->n_feeds && !concerns_all(v.ending); i++) {
         const struct feed *feed = &who->provider->feeds[i];
 
         TRY(feed_check(&v, cli, who, feed, err));
-        tell(cli, who->name, feed->name, &v);
-        if (!all)
-            break;
+        if (v.ending != END_OK)
+            tell_trouble(cli, who->name, feed->name, &v);
+        else if (details)
+            (void)printf("%s: %s: ok, %zu results in the last closed bucket\n", who->name,
+                         feed->name, v.results);
+        if (v.ending == END_OK)
+            buf_printf(&readable, "%s%s", readable.len ? ", " : "", feed->name);
     }
+    if (readable.len > 0)
+        (void)printf("%s: ok, the key can read %s\n", who->name, readable.at);
     return ST_OK;
 }
 
@@ -274,7 +287,7 @@ enum status cmd_account_check(struct cli *cli, const struct args *args, struct e
     else if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
         st = err_set(err, ST_RETRY, "libcurl can not start");
     else
-        st = check_all(cli, &who, cli_has(args, OPT_ALL), err);
+        st = check_feeds(cli, &who, cli_has(args, OPT_ALL), err);
     secret_wipe(&who.key);
     return st;
 }

@@ -5,10 +5,11 @@ static const struct {
     const char *ending, *advice;
 } advice[] = {
     {"auth_invalid", "give a valid key: usagectl account rotate-key NAME"},
-    {"scope_missing", "give the key the missing right at the provider (OpenAI: api.usage.read), or "
-                      "another key: usagectl account rotate-key NAME"},
+    {"scope_missing",
+     "give the key the missing right at the provider (usagectl providers says which), "
+     "or another key: usagectl account rotate-key NAME"},
     {"wrong_key_kind",
-     "make an admin key (OpenAI: Settings, Organization, Admin keys) and give it: "
+     "make the right kind of key (usagectl providers says which and where) and give it: "
      "usagectl account rotate-key NAME"},
     {"rate_limited", "wait, it is tried again; if it stays, see who else uses this organization's "
                      "admin key"},

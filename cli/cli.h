@@ -132,6 +132,7 @@ COMMAND(cmd_account_disable);
 COMMAND(cmd_account_remove);
 COMMAND(cmd_run);
 COMMAND(cmd_inject);
+COMMAND(cmd_providers);
 COMMAND(cmd_pause);
 COMMAND(cmd_resume);
 COMMAND(cmd_status);

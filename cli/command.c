@@ -12,7 +12,7 @@ struct opt_spec {
 };
 
 static const struct opt_spec opt_specs[N_OPTS] = {
-    [OPT_PROVIDER] = {"provider", "P", "whose API it is: openai"},
+    [OPT_PROVIDER] = {"provider", "P", "whose API it is: usagectl providers lists them"},
     [OPT_BASE_URL] = {"base-url", "URL",
                       "where the API is, when not at the provider's own address"},
     [OPT_KEY_FILE] = {"key-file", "FILE", "read the key from FILE; - is standard input"},
@@ -205,6 +205,15 @@ const struct command commands[] = {
      0,
      CLI_NO_CONFIG,
      cmd_keygen},
+    {"providers",
+     "[--format table|csv|json]",
+     "whose usage can be read, and by which key",
+     NULL,
+     {OPT_FORMAT, -1},
+     0,
+     0,
+     CLI_NO_CONFIG,
+     cmd_providers},
     {"doctor", "", "look at everything and say what to do", NULL, NONE, 0, 0, CLI_NO_CONFIG,
      cmd_doctor},
     {"config-markdown", "", "docs/config.md", NULL, NONE, 0, 0, CLI_NO_CONFIG | CLI_HIDDEN,

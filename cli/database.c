@@ -71,7 +71,7 @@ enum status cli_account_known(struct cli *cli, const char *name, struct err *err
     if (PQntuples(r) == 0)
         return err_set(err, ST_REJECT,
                        "there is no account '%.100s', nor any other: usagectl account add %.100s "
-                       "--provider openai",
+                       "--provider P",
                        name, name);
     near = cli_nearest_row(r, 0, cli->arena, name);
     if (near)

@@ -104,7 +104,7 @@ static enum status check_accounts(struct cli *cli, struct err *err)
         line(cli, false, "accounts: %s: %s",
              pg_int(r, 0, 0) ? "all are disabled" : "there are none",
              pg_int(r, 0, 0) ? "usagectl account enable NAME"
-                             : "usagectl account add NAME --provider openai");
+                             : "usagectl account add NAME --provider P");
     else
         line(cli, true, "accounts: %s, %s of them enabled", PQgetvalue(r, 0, 0),
              PQgetvalue(r, 0, 1));

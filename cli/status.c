@@ -92,7 +92,7 @@ static enum status show_accounts(struct cli *cli, struct err *err)
                  err));
     (void)printf("accounts   ");
     if (PQntuples(r) == 0)
-        (void)printf("none yet: usagectl account add NAME --provider openai");
+        (void)printf("none yet: usagectl account add NAME --provider P (usagectl providers)");
     for (int i = 0; i < PQntuples(r); i++)
         (void)printf("%s%s %s", i ? ", " : "", digits_grouped(cli->arena, pg_text(r, i, 1)),
                      PQgetvalue(r, i, 0));

@@ -12,8 +12,8 @@
 #include "common/arena.h"
 #include "common/clock.h"
 #include "common/text.h"
+#include "common/version.h"
 
-#define UF_VERSION      "0.1.0"
 #define SECRET_FILE_MAX 65536
 #define HELP_COLUMNS    80
 #define WORD_MAX        64
@@ -75,6 +75,11 @@ static const struct option options[] = {
      AT(encryption_key), KEYS,
      "seals the providers' keys in the database: 32 bytes as base64 or 64 hex digits; make one "
      "with \"usagectl keygen\""},
+    {"UF_PERSON_KEY", KIND_ENCRYPTION_KEY, STAGE_NORMALIZER, NULL, NULL, NULL, AT(person_key), KEYS,
+     "turns the e-mail addresses in a provider's reports into hashes before anything is stored: 32 "
+     "bytes as base64 or 64 hex digits; without it people are not told apart"},
+    {"UF_KEEP_EMAIL", KIND_SWITCH, STAGE_NORMALIZER, "0", NULL, NULL, AT(keep_email), KEYS,
+     "1 = store e-mail addresses of people as they come, in usage_metrics.user_id"},
     {"CRON_API_KEY", KIND_SECRET, 0, NULL, NULL, NULL, AT(cron_api_key), KEYS,
      "what the HTTP trigger asks its callers for"},
 
@@ -717,6 +722,7 @@ enum status config_load_env(struct config *out, enum stage_mask stage, const cha
 void config_wipe(struct config *cfg)
 {
     secret_wipe(&cfg->encryption_key);
+    secret_wipe(&cfg->person_key);
     secret_wipe(&cfg->cron_api_key);
 }
 

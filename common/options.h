@@ -31,6 +31,8 @@ struct config {
                                  unused */
     const char *schema;       /* UF_SCHEMA */
     struct secret encryption_key; /* ENCRYPTION_KEY, decoded */
+    struct secret person_key;     /* UF_PERSON_KEY, decoded; empty = none */
+    bool keep_email;              /* UF_KEEP_EMAIL: addresses are stored, not hashed */
     struct secret cron_api_key;   /* CRON_API_KEY */
 
     struct cron schedule; /* UF_SCHEDULE */

@@ -77,7 +77,7 @@ struct job {
     int64_t lease_ms;     /* left when sent; the fetcher stops asking well before (durations, not
                              clocks, cross hosts) */
     struct text account;  /* name: part of the sealed key's associated data */
-    struct text provider; /* "openai" */
+    struct text provider; /* its name (providers/provider.h) */
     struct text base_url;
     struct text sealed_key;
     uint32_t page_cap;

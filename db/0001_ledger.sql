@@ -176,7 +176,7 @@ COMMENT ON COLUMN usage_metrics.bucket_start IS 'Start of the time bucket, UTC; 
 COMMENT ON COLUMN usage_metrics.bucket_seconds IS 'Width of the bucket: 60, 3600 or 86400.';
 COMMENT ON COLUMN usage_metrics.row_key IS '128-bit XXH3 of feed, width and all dimensions (canonical form: docs/wire.md).';
 COMMENT ON COLUMN usage_metrics.row_hash IS '64-bit XXH3 of all measures: an unchanged row is recognized without reading it.';
-COMMENT ON COLUMN usage_metrics.project_id IS 'OpenAI project, Anthropic workspace; null: none, or the default one.';
+COMMENT ON COLUMN usage_metrics.project_id IS 'The provider''s project or workspace. Every feed is asked for each, so null is the default one, or none.';
 COMMENT ON COLUMN usage_metrics.line_item IS 'What a cost is for.';
 COMMENT ON COLUMN usage_metrics.dims IS 'Further dimensions under the provider''s own names: size, source, vector_store_id, context_level, ... Null if none.';
 COMMENT ON COLUMN usage_metrics.input_tokens IS 'All input tokens, cached ones included, for every provider.';
@@ -186,7 +186,7 @@ COMMENT ON COLUMN usage_metrics.quantity IS 'For what is not counted in tokens, 
 COMMENT ON COLUMN usage_metrics.cost_amount IS 'As the provider reports it, in whole currency units, every digit kept. Null on usage rows.';
 COMMENT ON COLUMN usage_metrics.currency IS 'ISO 4217, upper case.';
 COMMENT ON COLUMN usage_metrics.extra IS 'Numbers of the provider that have no column of their own.';
-COMMENT ON COLUMN usage_metrics.provider IS 'Whose API reported it: openai, ...';
+COMMENT ON COLUMN usage_metrics.provider IS 'Whose API reported it, as in accounts.provider.';
 COMMENT ON COLUMN usage_metrics.user_id IS 'The provider''s id of the user; null where the provider says null.';
 COMMENT ON COLUMN usage_metrics.api_key_id IS 'The provider''s id of the key that made the calls, never the key.';
 COMMENT ON COLUMN usage_metrics.model IS 'The model''s name as the provider writes it.';

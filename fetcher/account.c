@@ -9,6 +9,8 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/providers/reader.h"
+#include "fetcher/joined.h"
 #include "fetcher/progress.h"
 
 #define DETAIL_MAX       500 /* bytes (wire.h) */
@@ -25,11 +27,10 @@ struct account {
     int64_t ask_until_us; /* after that the lease is too short to bring pages home */
 
     struct window_end *ends;
-    size_t at; /* the window that is being read; n_windows: all have ended */
-    const struct feed *feed;
-    struct ask how;
-    char *cursor_copy;
-    struct text cursor; /* of cursor_copy; null for the first page */
+    size_t at;                /* the window that is being read; n_windows: all have ended */
+    struct question question; /* the window's, or the part of it that is asked for now */
+    char *cursor_copy;        /* what question.cursor points to */
+    struct joined joined;     /* of a flat feed: the question's answers so far */
     struct progress progress;
     uint32_t tries; /* failed ones, of this page */
     bool weary;     /* a window ended on trouble that may pass: the next ones get one try each,
@@ -74,7 +75,7 @@ static void cursor_set(struct account *a, struct text cursor)
     }
     free(a->cursor_copy);
     a->cursor_copy = copy;
-    a->cursor = (struct text){copy, cursor.len};
+    a->question.cursor = (struct text){copy, cursor.len};
 }
 
 /* A detail travels to people's screens: without the key, and not cut within a character. */
@@ -90,26 +91,42 @@ static struct text detail_keep(struct account *a, const char *detail)
     return t;
 }
 
+/* Asks for the window from `from_us` on: all of it, or as much as one question covers. */
+static void question_open(struct account *a, int64_t from_us)
+{
+    const struct feed *feed = a->question.feed;
+    struct window *asked = &a->question.window;
+    int64_t to_us = from_us + feed->question_s * US_PER_S;
+
+    *asked = *window_now(a);
+    asked->from_us = from_us;
+    if (feed->question_s > 0 && (asked->to_us == 0 || to_us < asked->to_us))
+        asked->to_us = to_us;
+    cursor_set(a, TEXT_NULL);
+}
+
 /* Opens the next window that can be asked for; with none left the key is not needed any more. */
 static void windows_go_on(struct account *a)
 {
+    cursor_set(a, TEXT_NULL);
+    a->question = (struct question){0};
     for (; !has_ended(a); a->at++) {
-        a->feed = feed_find(a->provider, window_now(a)->feed);
-        if (a->feed)
+        a->question.feed = feed_find(a->provider, window_now(a)->feed);
+        if (a->question.feed)
             break;
         a->ends[a->at].ending = END_BAD_WINDOW;
         a->ends[a->at].detail = text_of(
             arena_printf(a->life, "this version knows no feed \"%.*s\" of %s; update the fetcher",
                          (int)window_now(a)->feed.len, window_now(a)->feed.at, a->provider->name));
     }
-    cursor_set(a, TEXT_NULL);
-    a->how = (struct ask){0};
     a->tries = 0;
     a->wake_us = 0;
-    if (has_ended(a))
+    if (has_ended(a)) {
         secret_wipe(&a->key);
-    else
-        progress_start(&a->progress, window_now(a));
+        return;
+    }
+    question_open(a, window_now(a)->from_us);
+    progress_start(&a->progress, window_now(a));
 }
 
 static void window_ends(struct account *a, enum ending ending, struct text detail)
@@ -119,6 +136,7 @@ static void window_ends(struct account *a, enum ending ending, struct text detai
     a->ends[a->at].complete_us = a->progress.claimed_us;
     a->at++;
     a->progress.claimed_us = 0;
+    joined_clear(&a->joined);
 }
 
 static void windows_end(struct account *a, enum ending ending, struct text detail)
@@ -161,7 +179,7 @@ static void trouble_settle(struct account *a, const struct trouble *t, int64_t m
 
 /* ---- answers ---- */
 
-static void page_keep(struct account *a, struct answer *answer, const struct peek *peek)
+static void page_keep(struct account *a, struct answer *answer, bool last)
 {
     struct page *page = &a->pages[a->n_pages];
 
@@ -169,49 +187,104 @@ static void page_keep(struct account *a, struct answer *answer, const struct pee
     *page = (struct page){
         .window = (uint32_t)a->at,
         .seq = a->ends[a->at].pages++,
-        .asked = *window_now(a),
+        .asked = a->question.window,
         .complete_us = a->progress.claimed_us,
-        .last = !peek->has_more,
+        .last = last,
         .body = {answer->body, answer->body_len},
     };
     a->pages_bytes += answer->body_len;
     answer->body = NULL;
 }
 
+/* The provider's clock, or this host's when the answer does not tell it. */
+static int64_t answer_now_us(const struct answer *answer)
+{
+    return answer->date_s > 0 ? answer->date_s * US_PER_S : answer->utc_us;
+}
+
+/* An answer of a flat feed joins those before it. Once it is the question's last, `answer` and
+ * `peek` become those of the page they make together. On ST_REJECT `ending` says of which kind. */
+static enum status join(struct account *a, struct answer *answer, struct peek *peek,
+                        enum ending *ending, struct err *err)
+{
+    const struct window *asked = &a->question.window;
+    int64_t closed_us = time_floor_us(answer_now_us(answer), asked->bucket_s);
+
+    *ending = END_PROTOCOL;
+    TRY(progress_token(&a->progress, peek, err));
+    *ending = END_TOO_LARGE;
+    TRY(joined_add(&a->joined, (struct text){answer->body, answer->body_len}, err));
+    if (peek->has_more)
+        return ST_OK;
+    free(answer->body);
+    answer->body = joined_take(&a->joined, &answer->body_len);
+    if (closed_us > asked->to_us)
+        closed_us = asked->to_us;
+    *peek = (struct peek){.any = true,
+                          .from_us = asked->from_us,
+                          .to_us = asked->to_us,
+                          .closed_us = closed_us > asked->from_us ? closed_us : 0};
+    return ST_OK;
+}
+
+/* After a page: on to the next one, the next question of the window, or its end. */
+static void go_on_after(struct account *a, const struct peek *peek, bool last)
+{
+    if (last) {
+        window_ends(a, END_OK, TEXT_NULL);
+        windows_go_on(a);
+    } else if (a->ends[a->at].pages >= a->job->page_cap) {
+        window_ends(a, END_PAGE_CAP, TEXT_LIT("more pages follow; the next job goes on"));
+        windows_go_on(a);
+    } else if (peek->has_more) {
+        cursor_set(a, peek->cursor);
+    } else {
+        progress_question(&a->progress);
+        question_open(a, a->question.window.to_us);
+    }
+}
+
 static void take_page(struct account *a, struct answer *answer, struct arena *turn, int64_t mono_us)
 {
     struct trouble t = {.ending = END_PROTOCOL, .again = true, .advice = {.wait_ms = -1}};
     struct text body = {answer->body ? answer->body : "", answer->body_len};
+    const struct window *window = window_now(a);
+    bool flat = feed_is_flat(a->question.feed), last;
     struct peek peek = {0};
     struct err err = {0};
+    enum status st;
 
     /* A gateway's error page and half an answer come with 200, too; like a 5xx they may pass. */
-    if (a->provider->peek(&peek, turn, a->feed, window_now(a), body, &err) != ST_OK) {
-        t.detail = arena_printf(turn, "HTTP 200, but not a page of %s: %s", a->provider->name,
+    if (a->provider->peek(&peek, turn, &a->question, body, &err) != ST_OK) {
+        t.detail = arena_printf(turn, "HTTP 200, but not a page of %s: %s", a->provider->title,
                                 body.len > 0 ? err.text : "the body is empty");
         trouble_settle(a, &t, mono_us);
         return;
     }
+    st = flat ? join(a, answer, &peek, &t.ending, &err) : ST_OK;
+    last = !peek.has_more &&
+           (a->question.feed->question_s == 0 ||
+            a->question.window.to_us >= (window->to_us ? window->to_us : answer_now_us(answer)));
     /* What does not fit to the pages before would not fit the second time. */
-    if (progress_page(&a->progress, &peek, answer->date_s, &err) != ST_OK) {
+    if (st == ST_OK && !(flat && peek.has_more)) {
+        t.ending = END_PROTOCOL;
+        st = progress_page(&a->progress, &peek, last, answer->date_s, &err);
+    }
+    if (st != ST_OK) {
         t.again = false;
         t.detail = arena_printf(turn, "%s; what is complete so far is kept, the rest stays owed",
                                 err.text);
         trouble_settle(a, &t, mono_us);
         return;
     }
-    page_keep(a, answer, &peek);
     a->tries = 0;
     a->weary = false;
-    if (!peek.has_more) {
-        window_ends(a, END_OK, TEXT_NULL);
-        windows_go_on(a);
-    } else if (a->ends[a->at].pages >= a->job->page_cap) {
-        window_ends(a, END_PAGE_CAP, TEXT_LIT("more pages follow; the next job goes on"));
-        windows_go_on(a);
-    } else {
+    if (flat && peek.has_more) {
         cursor_set(a, peek.cursor);
+        return;
     }
+    page_keep(a, answer, last);
+    go_on_after(a, &peek, last);
 }
 
 /* A clock that is wrong makes windows that the provider refuses, and nobody suspects it. */
@@ -230,9 +303,10 @@ static const char *with_clock(struct arena *turn, const struct answer *answer, c
  * bound to its question, so only the first page may be asked for otherwise. */
 static bool ask_otherwise(struct account *a, const struct refusal *r)
 {
-    bool *how = r->limit_refused ? &a->how.default_limit : &a->how.reduced_grouping;
+    struct ask *asked = &a->question.how;
+    bool *how = r->limit_refused ? &asked->default_limit : &asked->reduced_grouping;
 
-    if (a->cursor.at || *how || (!r->limit_refused && !r->narrow_grouping))
+    if (a->question.cursor.at || *how || (!r->limit_refused && !r->narrow_grouping))
         return false;
     *how = true;
     LOG(WARN, r->limit_refused ? "limit.refused" : "grouping.refused",
@@ -260,12 +334,12 @@ static void take_refusal(struct account *a, const struct answer *answer, struct 
     struct trouble t = {.advice = answer->advice};
     struct refusal r = {0};
 
-    a->provider->refused(&r, turn, a->feed, &a->key, (long)status, body, a->cursor.at != NULL);
+    a->provider->refused(&r, turn, &a->key, &a->question, status, body);
     if (!r.detail)
         r.detail = arena_printf(turn, "HTTP %" PRIu32, status);
     if (ask_otherwise(a, &r))
         return;
-    if (r.cursor_expired && a->cursor.at) {
+    if (r.cursor_expired && a->question.cursor.at) {
         token_expired(a, &r);
         return;
     }
@@ -290,13 +364,6 @@ void account_answer(struct account *a, struct answer *answer, struct arena *turn
     end->http_status = answer->http_status;
     if (answer->http_status == 200) {
         take_page(a, answer, turn, mono_us);
-    } else if (answer->http_status >= 300 && answer->http_status < 400) {
-        struct trouble t = {.ending = END_PROTOCOL, .advice = {.wait_ms = -1}};
-        t.detail = arena_printf(turn,
-                                "HTTP %" PRIu32 ": %s sends us elsewhere, and a key follows no "
-                                "redirect; set the account's base URL to the final address",
-                                answer->http_status, a->base_url);
-        trouble_settle(a, &t, mono_us);
     } else if (answer->http_status != 0) {
         take_refusal(a, answer, turn, mono_us);
     } else {
@@ -337,12 +404,12 @@ int64_t account_wake_us(const struct account *a)
 
 enum status account_ask(struct account *a, struct request *out, struct arena *turn, struct err *err)
 {
+    const struct credential who = {a->base_url, &a->key};
     enum status st;
 
     assert(!a->asking && !has_ended(a));
     *out = (struct request){0};
-    st = a->provider->ask(out, turn, a->base_url, &a->key, a->feed, window_now(a), &a->how,
-                          a->cursor, err);
+    st = a->provider->ask(out, turn, &who, &a->question, err);
     if (st != ST_OK) {
         secret_wipe(&out->auth.value);
         window_ends(a, END_PROTOCOL, detail_keep(a, err->text));
@@ -482,6 +549,7 @@ void account_close(struct account **account)
     for (size_t i = 0; i < a->n_pages; i++)
         free(a->bodies[i]);
     cursor_set(a, TEXT_NULL);
+    joined_clear(&a->joined);
     progress_close(&a->progress);
     secret_wipe(&a->key);
     arena_free(&a->life);

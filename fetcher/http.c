@@ -13,6 +13,7 @@
 
 #include "common/arena.h"
 #include "common/clock.h"
+#include "common/version.h"
 
 /* Cost per request rises with the transfers of one multi handle (limits.md, d). */
 #define TRANSFERS_PER_MULTI 128
@@ -225,7 +226,7 @@ static CURLcode set_once(struct transfer *t)
     SET(CURLOPT_PROTOCOLS_STR, "http,https");
     SET(CURLOPT_FOLLOWLOCATION, 0L);
     SET(CURLOPT_ACCEPT_ENCODING, "");
-    SET(CURLOPT_USERAGENT, "usage-fetcher");
+    SET(CURLOPT_USERAGENT, UF_USER_AGENT);
     SET(CURLOPT_SSL_VERIFYPEER, 1L);
     SET(CURLOPT_SSL_VERIFYHOST, 2L);
     SET(CURLOPT_CONNECTTIMEOUT, CONNECT_TIMEOUT_S);

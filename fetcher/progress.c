@@ -17,6 +17,11 @@ void progress_start(struct progress *p, const struct window *asked)
     p->end_us = p->closed_us = p->claimed_us = 0;
 }
 
+void progress_question(struct progress *p)
+{
+    p->n_tokens = 0;
+}
+
 void progress_close(struct progress *p)
 {
     free(p->tokens);
@@ -24,9 +29,15 @@ void progress_close(struct progress *p)
     *p = (struct progress){0};
 }
 
-static enum status check_token(const struct progress *p, const struct peek *peek, uint64_t digest,
-                               struct err *err)
+static uint64_t token_digest(const struct peek *peek)
 {
+    return peek->cursor.at ? XXH3_64bits(peek->cursor.at, peek->cursor.len) : 0;
+}
+
+static enum status check_token(const struct progress *p, const struct peek *peek, struct err *err)
+{
+    uint64_t digest = token_digest(peek);
+
     if (!peek->has_more)
         return ST_OK;
     if (!peek->cursor.at || peek->cursor.len == 0)
@@ -63,15 +74,20 @@ static enum status check_hull(const struct progress *p, const struct peek *peek,
     return ST_OK;
 }
 
-static void remember(struct progress *p, const struct peek *peek, uint64_t digest)
+static void make_room(struct progress *p)
 {
     if (p->n_tokens == p->cap || p->n_hulls == p->cap) {
         p->cap = p->cap ? 2 * p->cap : 32;
         p->tokens = xrealloc(p->tokens, p->cap, sizeof(*p->tokens));
         p->hulls = xrealloc(p->hulls, p->cap, sizeof(*p->hulls));
     }
+}
+
+static void remember(struct progress *p, const struct peek *peek)
+{
+    make_room(p);
     if (peek->has_more)
-        p->tokens[p->n_tokens++] = digest;
+        p->tokens[p->n_tokens++] = token_digest(peek);
     if (!peek->any)
         return;
     if (p->n_hulls == 0)
@@ -100,18 +116,25 @@ static int64_t reached_us(const struct progress *p, bool last, int64_t now_us)
     return open ? p->closed_us : p->end_us;
 }
 
-enum status progress_page(struct progress *p, const struct peek *peek, int64_t date_s,
+enum status progress_token(struct progress *p, const struct peek *peek, struct err *err)
+{
+    TRY(check_token(p, peek, err));
+    make_room(p);
+    if (peek->has_more)
+        p->tokens[p->n_tokens++] = token_digest(peek);
+    return ST_OK;
+}
+
+enum status progress_page(struct progress *p, const struct peek *peek, bool last, int64_t date_s,
                           struct err *err)
 {
-    uint64_t digest =
-        peek->has_more && peek->cursor.at ? XXH3_64bits(peek->cursor.at, peek->cursor.len) : 0;
     int64_t now_us = date_s > 0 ? time_floor_us(date_s * US_PER_S, p->asked->bucket_s) : 0;
     int64_t to_us;
 
-    TRY(check_token(p, peek, digest, err));
+    TRY(check_token(p, peek, err));
     TRY(check_hull(p, peek, err));
-    remember(p, peek, digest);
-    to_us = reached_us(p, !peek->has_more, now_us);
+    remember(p, peek);
+    to_us = reached_us(p, last, now_us);
     if (now_us > 0 && to_us > now_us)
         to_us = now_us; /* a bucket that is still open for the provider is not complete */
     if (to_us > p->asked->from_us && to_us > p->claimed_us)

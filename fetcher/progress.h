@@ -31,8 +31,14 @@ struct progress {
 void progress_start(struct progress *p, const struct window *asked);
 void progress_close(struct progress *p);
 
-/* Takes a page: `peek` of a body that came at `date_s` of the provider's clock (-1: unknown). Fills
- * p->claimed_us: until where the feed is complete once this page and all before it are stored.
+/* Another question of the same window: its page tokens have nothing to do with those before. */
+void progress_question(struct progress *p);
+/* Takes the page token of an answer that is no page yet (joined.h). ST_REJECT: as below. */
+enum status progress_token(struct progress *p, const struct peek *peek, struct err *err) CHECKED;
+
+/* Takes a page: `peek` of a body that came at `date_s` of the provider's clock (-1: unknown);
+ * `last`: it is the window's last one. Fills p->claimed_us: until where the feed is complete once
+ * this page and all before it are stored.
  *
  * Until the last page that is the end of its buckets, as long as pages come in order; with the last
  * page it is the window's end, or for a window that is open to now the last closed bucket by the
@@ -40,7 +46,7 @@ void progress_close(struct progress *p);
  *
  * ST_REJECT: more is said to follow but there is no token, or one that was used before; buckets
  * outside of the window, or among those of an earlier page. Then nothing is taken. */
-enum status progress_page(struct progress *p, const struct peek *peek, int64_t date_s,
+enum status progress_page(struct progress *p, const struct peek *peek, bool last, int64_t date_s,
                           struct err *err) CHECKED;
 
 #endif

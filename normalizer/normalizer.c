@@ -17,6 +17,7 @@ struct normalizer {
     struct stage *stage;
     struct link *pages, *records;
     struct arena *arena;
+    struct people people;
 };
 
 enum status normalizer_open(struct normalizer **out, const struct config *cfg, struct err *err)
@@ -25,6 +26,10 @@ enum status normalizer_open(struct normalizer **out, const struct config *cfg, s
 
     *out = n;
     n->arena = arena_new();
+    n->people = (struct people){&cfg->person_key, cfg->keep_email};
+    if (cfg->keep_email)
+        LOG(WARN, "people.kept",
+            KV("hint", "UF_KEEP_EMAIL=1: e-mail addresses of people are stored as they come"));
     TRY(stage_open(&n->stage, "normalizer", cfg, err));
     TRY(link_open(&n->records, stage_zmq(n->stage), LINK_RECORDS_OUT, cfg, TEXT_NULL, err));
     TRY(link_open(&n->pages, stage_zmq(n->stage), LINK_PAGES_IN, cfg, TEXT_NULL, err));
@@ -70,6 +75,11 @@ static void log_notes(const struct origin *origin, const struct page *page,
     if (notes->repaired)
         LOG(WARN, "page.repaired", KV("account", origin->account_id), KV("job", id),
             KV("feed", page->asked.feed), KV("page", page->seq));
+    if (notes->people_dropped > 0)
+        LOG(WARN, "page.people_dropped", KV("account", origin->account_id), KV("job", id),
+            KV("feed", page->asked.feed), KV("page", page->seq), KV("rows", notes->people_dropped),
+            KV("hint", "set UF_PERSON_KEY to tell people apart by a hash; make one with usagectl "
+                       "keygen"));
     if (n_bad_rows > 0)
         LOG(WARN, "page.rows_set_aside", KV("account", origin->account_id), KV("job", id),
             KV("feed", page->asked.feed), KV("page", page->seq), KV("rows", n_bad_rows));
@@ -86,10 +96,11 @@ static void log_dead(const struct origin *origin, const struct page *page,
 }
 
 void normalize_page(struct record_page *out, struct arena *a, const struct origin *origin,
-                    const struct page *page)
+                    const struct page *page, const struct people *people)
 {
     const struct provider *provider = provider_find(origin->provider);
     const struct feed *feed = provider ? feed_find(provider, page->asked.feed) : NULL;
+    const struct raw_page raw = {feed, page, people};
     struct page_notes notes = {0};
     struct err err = {0};
 
@@ -100,7 +111,7 @@ void normalize_page(struct record_page *out, struct arena *a, const struct origi
                           "one version?"
                         : "this version knows no such provider: are all stages of one version?",
                     NULL);
-    else if (provider->read(out, &notes, a, feed, page, &err) == ST_OK)
+    else if (reader_read(out, &notes, a, &raw, &err) == ST_OK)
         log_notes(origin, page, &notes, out->n_bad_rows);
     if (out->dead.reason.at)
         log_dead(origin, page, out);
@@ -195,7 +206,7 @@ static enum status translate(struct normalizer *n, struct msg *in, struct err *e
     CRASH_POINT("normalizer.pages.received");
     out = ARENA_ARRAY(a, pages->n_pages, struct record_page);
     for (size_t i = 0; i < pages->n_pages; i++) {
-        normalize_page(&out[i], a, &pages->origin, &pages->pages[i]);
+        normalize_page(&out[i], a, &pages->origin, &pages->pages[i], &n->people);
         n_records += out[i].n_records;
     }
     for (size_t at = 0, fit; at < pages->n_pages; at += fit) {

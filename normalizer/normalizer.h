@@ -8,6 +8,7 @@
 
 #include "common/arena.h"
 #include "common/options.h"
+#include "common/person.h"
 #include "common/stage.h"
 #include "common/status.h"
 #include "common/wire.h"
@@ -33,7 +34,7 @@ enum status normalizer_take(struct normalizer *n, struct err *err) CHECKED;
 /* One page of `origin` -> `out`; never fails, since what can not be understood becomes a dead
  * letter. Logs what was odd about it. */
 void normalize_page(struct record_page *out, struct arena *a, const struct origin *origin,
-                    const struct page *page);
+                    const struct page *page, const struct people *people);
 
 /* How many of the pages, from the first, go into one message: at least one, and as many as stay
  * within NORMALIZER_MESSAGE_MAX. */

@@ -22,6 +22,13 @@ static int64_t max64(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
+/* The latest start that the provider takes. */
+static int64_t latest_start(const struct feed *feed, int64_t now_us)
+{
+    return feed->start_back_s ? time_floor_us(now_us, DAY_S) - feed->start_back_s * US_PER_S
+                              : INT64_MAX;
+}
+
 /* A feed never read: as much of the backfill as a few pages hold, and the older rest apart. */
 static void plan_first(struct live_plan *out, const struct feed *feed, const struct width *width,
                        int64_t now_us, int64_t backfill_s)
@@ -38,7 +45,7 @@ static void plan_first(struct live_plan *out, const struct feed *feed, const str
     }
     if (from < grouped_us && grouped_us < now_us)
         from = grouped_us;
-    out->window.from_us = from;
+    out->window.from_us = min64(from, latest_start(feed, now_us));
     out->backfill = (struct span){oldest, from};
     out->audits_3d = out->audits_30d = true; /* all is fresh */
 }
@@ -75,6 +82,7 @@ void plan_live(struct live_plan *out, const struct feed_state *state, int64_t no
         from = state->watermark_us;
     }
     /* Whole days where buckets of another width may stand: a day is never held in two. */
+    from = min64(from, latest_start(feed, now_us));
     out->window.from_us = time_floor_us(
         from, other_width || out->audits_3d || out->audits_30d ? DAY_S : width->bucket_s);
     out->window.complete_from_us = state->complete_from_us;
@@ -95,7 +103,7 @@ void plan_owed(struct window *out, const struct feed *feed, int64_t bucket_s, in
 
     *out =
         (struct window){.feed = text_of(feed->name),
-                        .from_us = done_to_us,
+                        .from_us = min64(done_to_us, latest_start(feed, now_us)),
                         .bucket_s = width->bucket_s,
                         /* a row that is there was read before, and what is owed lies in the past */
                         .complete_from_us = end,

@@ -63,7 +63,7 @@ static enum status run_insert(struct ledger *l, struct arena *a, int64_t account
     *out_accounts = pg_int(r, 0, 0);
     if (*out_accounts == 0)
         return err_set(err, ST_REJECT,
-                       "there is no enabled account; usagectl account add NAME --provider openai");
+                       "there is no enabled account; usagectl account add NAME --provider P");
     /* an account whose job is out now is claimed again when that ends: see release_sql */
     return pg_query(l->pg, NULL, NULL,
                     "UPDATE accounts SET next_due = now() WHERE account_id IN (SELECT account_id "

@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "common/clock.h"
+#include "common/providers/reader.h"
 #include "fetcher/account.h"
 
 #define T0_S   INT64_C(1793923200) /* 2026-11-06T00:00:00Z, hour 0 of all figures below */
@@ -22,19 +23,24 @@
  * A page: "FROM-TO >TOKEN", "FROM-TO ." (the last), "- >TOKEN" (no bucket); hours of T0, one bucket
  * an hour; "FROM-TO/CLOSED" when not all are closed. Anything else is no page. */
 
-/* provider.h fixes the parameters. NOLINTNEXTLINE(readability-function-size) */
-static enum status tiny_ask(struct request *out, struct arena *a, const char *base_url,
-                            const struct secret *key, const struct feed *feed,
-                            const struct window *window, const struct ask *how, struct text cursor,
-                            struct err *err)
+static enum status tiny_ask(struct request *out, struct arena *a, const struct credential *who,
+                            const struct question *q, struct err *err)
 {
-    (void)base_url;
-    (void)window;
+    const struct secret *key = who->key;
+    const struct feed *feed = q->feed;
+    const struct ask *how = &q->how;
+    struct text cursor = q->cursor;
+    const char *part = "";
+
+    if (feed->question_s) /* which hours */
+        part = arena_printf(a, " %d-%d", (int)(q->window.from_us / US_PER_S - T0_S) / 3600,
+                            (int)(q->window.to_us / US_PER_S - T0_S) / 3600);
     if (strcmp(feed->name, "unaskable") == 0)
         return err_set(err, ST_REJECT, "no way to ask");
     assert_int_equal(key->len, strlen(KEY));
     *out = (struct request){
-        .url = arena_printf(a, "%s%s%s%s%.*s", feed->name, how->default_limit ? " default" : "",
+        .url = arena_printf(a, "%s%s%s%s%s%.*s", feed->name, part,
+                            how->default_limit ? " default" : "",
                             how->reduced_grouping ? " reduced" : "", cursor.at ? " " : "",
                             (int)cursor.len, cursor.at ? cursor.at : ""),
         .auth = {.name = "Authorization", .value = secret_copy(key->at, key->len)},
@@ -42,15 +48,14 @@ static enum status tiny_ask(struct request *out, struct arena *a, const char *ba
     return ST_OK;
 }
 
-static enum status tiny_peek(struct peek *out, struct arena *a, const struct feed *feed,
-                             const struct window *window, struct text body, struct err *err)
+static enum status tiny_peek(struct peek *out, struct arena *a, const struct question *q,
+                             struct text body, struct err *err)
 {
     char *text = arena_copy(a, body.at, body.len), *rest = text;
     int64_t from = 0, to = 0, closed;
     struct peek peek = {0};
 
-    (void)feed;
-    (void)window;
+    (void)q;
     if (*rest == '-') {
         rest++;
     } else {
@@ -75,14 +80,11 @@ static enum status tiny_peek(struct peek *out, struct arena *a, const struct fee
     return ST_OK;
 }
 
-/* NOLINTNEXTLINE(readability-function-size): as above */
-static void tiny_refused(struct refusal *out, struct arena *a, const struct feed *feed,
-                         const struct secret *key, long http_status, struct text body,
-                         bool sent_cursor)
+static void tiny_refused(struct refusal *out, struct arena *a, const struct secret *key,
+                         const struct question *q, uint32_t http_status, struct text body)
 {
-    (void)feed;
     (void)key;
-    (void)sent_cursor;
+    (void)q;
     *out = (struct refusal){
         .ending = http_status == 401   ? END_AUTH_INVALID
                   : http_status == 402 ? END_WRONG_KEY_KIND
@@ -97,12 +99,18 @@ static void tiny_refused(struct refusal *out, struct arena *a, const struct feed
     };
 }
 
-static const struct feed tiny_feeds[] = {{.name = "one"}, {.name = "two"}, {.name = "unaskable"}};
+static const struct envelope in_buckets = {.results = "results"}, flat = {.data = "data"};
+static const struct feed tiny_feeds[] = {
+    {.name = "one", .envelope = &in_buckets},
+    {.name = "two", .envelope = &in_buckets},
+    {.name = "unaskable", .envelope = &in_buckets},
+    {.name = "flat", .envelope = &flat, .question_s = 3 * 3600}};
 static const struct provider tiny = {
     .name = "tiny",
+    .title = "Tiny",
     .base_url = "https://tiny.example",
     .feeds = tiny_feeds,
-    .n_feeds = 3,
+    .n_feeds = 4,
     .ask = tiny_ask,
     .peek = tiny_peek,
     .refused = tiny_refused,
@@ -276,6 +284,61 @@ static const struct fetch_case cases[] = {
      .answers = "200 0-3 >a+b/c=&d%25\n200 3-6 .",
      .want = "ask one\nask one a+b/c=&d%25\nsend 0:0<3 0:1<6.\n"
              "one ok pages=2 to=6 requests=2\n"},
+    {.name = "a flat feed's answers to one question are one page",
+     .feeds = "flat one",
+     .to_h = 6,
+     .answers = "200 0-1 >a\n200 1-2 .\n200 3-4 .\n200 0-6 .",
+     .want = "ask flat 0-3\nask flat 0-3 a\nask flat 3-6\nask one\n"
+             "send 0:0<3[0-1 >a,1-2 .] 0:1<6.[3-4 .] 1:0<6.\n"
+             "flat ok pages=2 to=6 requests=3\none ok pages=1 to=6 requests=1\n"},
+    {.name = "a question without anything is a page, too, which clears what was there",
+     .feeds = "flat",
+     .to_h = 3,
+     .answers = "200 - .",
+     .want = "ask flat 0-3\nsend 0:0<3.[- .]\nflat ok pages=1 to=3 requests=1\n"},
+    {.name = "page tokens belong to their question",
+     .feeds = "flat",
+     .to_h = 6,
+     .answers = "200 0-1 >a\n200 1-2 .\n200 3-4 >a\n200 4-5 .",
+     .want = "ask flat 0-3\nask flat 0-3 a\nask flat 3-6\nask flat 3-6 a\n"
+             "send 0:0<3[0-1 >a,1-2 .] 0:1<6.[3-4 >a,4-5 .]\nflat ok pages=2 to=6 requests=4\n"},
+    {.name = "BR-004 the same token again within a question",
+     .feeds = "flat",
+     .to_h = 6,
+     .answers = "200 0-1 .\n200 3-4 >a\n200 4-5 >a",
+     .want = "ask flat 0-3\nask flat 3-6\nask flat 3-6 a\nsend 0:0<3[0-1 .]\n"
+             "flat protocol pages=1 to=3 requests=3 (goes in circles)\n"},
+    {.name = "BR-005 an expired token within the first question",
+     .feeds = "flat",
+     .to_h = 6,
+     .answers = "200 0-1 >a\n400 expired",
+     .want = "ask flat 0-3\nask flat 0-3 a\n"
+             "flat bad_window pages=0 to=0 requests=2 (said expired)\n"},
+    {.name = "an answer that is asked for twice is in the page once",
+     .feeds = "flat",
+     .to_h = 3,
+     .answers = "200 0-1 >a\n503 x\n200 1-2 .",
+     .want = "ask flat 0-3\nask flat 0-3 a\nwait\nask flat 0-3 a\n"
+             "send 0:0<3.[0-1 >a,1-2 .]\nflat ok pages=1 to=3 requests=3\n"},
+    {.name = "a question that the lease cuts short is asked again as a whole",
+     .feeds = "flat",
+     .to_h = 6,
+     .lease_s = 100,
+     .answers = "200 0-1 .\n200 after=80 3-4 >a",
+     .want = "ask flat 0-3\nask flat 3-6\nsend 0:0<3[0-1 .]\n"
+             "flat deadline pages=1 to=3 requests=2 (lease)\n"},
+    {.name = "a page cap counts questions of a flat feed",
+     .feeds = "flat",
+     .to_h = 6,
+     .page_cap = 1,
+     .answers = "200 0-1 >a\n200 1-2 .",
+     .want = "ask flat 0-3\nask flat 0-3 a\nsend 0:0<3[0-1 >a,1-2 .]\n"
+             "flat page_cap pages=1 to=3 requests=2 (more pages follow)\n"},
+    {.name = "an open window ends with the question that holds the provider's now",
+     .feeds = "flat",
+     .answers = "200 @5 0-1 .\n200 @5 3-4 .",
+     .want = "ask flat 0-3\nask flat 3-6\nsend 0:0<3[0-1 .] 0:1<5.[3-4 .]\n"
+             "flat ok pages=2 to=5 requests=2\n"},
     {.name = "a provider in trouble is not asked four times for each feed",
      .feeds = "one two one",
      .to_h = 6,
@@ -317,7 +380,7 @@ static const struct fetch_case cases[] = {
      .feeds = "one",
      .to_h = 6,
      .answers = "302 x",
-     .want = "ask one\none protocol pages=0 to=0 requests=1 (sends us elsewhere)\n"},
+     .want = "ask one\none provider_error pages=0 to=0 requests=1 (said x)\n"},
     {.name = "buckets from new to old are complete with the last page only",
      .feeds = "one",
      .to_h = 9,
@@ -515,6 +578,8 @@ static void tell_pages(struct telling *t)
         const struct page *p = &pages.pages[i];
         buf_printf(&t->told, " %u:%u<%lld%s", (unsigned)p->window, (unsigned)p->seq,
                    hours(p->complete_us), p->last ? "." : "");
+        if (p->body.at[0] == '[') /* joined: what the page holds */
+            buf_printf(&t->told, "%.*s", (int)p->body.len, p->body.at);
         memcpy(&body, &p->body.at, sizeof(body)); /* it is ours now, and no longer only to read */
         free(body);
     }

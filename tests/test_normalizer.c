@@ -73,7 +73,7 @@ static void test_pages(void **state)
         struct page page = page_of(page_cases[i].feed, 7, page_cases[i].body);
         struct record_page got;
         const char *text;
-        normalize_page(&got, a, &origin, &page);
+        normalize_page(&got, a, &origin, &page, NULL);
         text = record_page_print(a, &got);
         if (strcmp(text, page_cases[i].want) != 0)
             fail_msg("%s: got:\n%swant:\n%s", page_cases[i].name, text, page_cases[i].want);

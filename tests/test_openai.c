@@ -190,14 +190,17 @@ static void test_ask(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof(ask_cases) / sizeof(ask_cases[0]); i++) {
         const struct ask_case *c = &ask_cases[i];
-        struct window w = {.feed = text_of(c->feed),
-                           .from_us = c->from_s * US_PER_S,
-                           .to_us = c->to_s * US_PER_S,
-                           .bucket_s = c->bucket_s};
+        struct question q = {.feed = openai_feed(c->feed),
+                             .window = {.feed = text_of(c->feed),
+                                        .from_us = c->from_s * US_PER_S,
+                                        .to_us = c->to_s * US_PER_S,
+                                        .bucket_s = c->bucket_s},
+                             .how = c->how,
+                             .cursor = text_of(c->cursor)};
+        struct credential who = {c->base_url, &key};
         struct request got = {0};
         struct err err = {0};
-        enum status st = openai_provider.ask(&got, a, c->base_url, &key, openai_feed(c->feed), &w,
-                                             &c->how, text_of(c->cursor), &err);
+        enum status st = openai_provider.ask(&got, a, &who, &q, &err);
         if (st != (c->want ? ST_OK : ST_REJECT) || (c->want && strcmp(got.url, c->want) != 0))
             fail_msg("%s: got %d %s (%s), want %s", c->name, (int)st, got.url ? got.url : "",
                      err.text, c->want ? c->want : "a refusal");
@@ -219,16 +222,17 @@ static void test_ask_refuses_keys_that_split_a_header(void **state)
 {
     static const char *const keys[] = {"sk-admin-a\r\nX: y", "sk-admin-a b", "sk-\xc3\xa9", ""};
     struct arena *a = arena_new();
-    struct window w = {.feed = TEXT_LIT("costs"), .from_us = T0 * US_PER_S, .bucket_s = 86400};
+    struct question q = {
+        .feed = openai_feed("costs"),
+        .window = {.feed = TEXT_LIT("costs"), .from_us = T0 * US_PER_S, .bucket_s = 86400}};
 
     (void)state;
     for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
         struct secret key = key_of(keys[i]);
         struct request got = {0};
         struct err err = {0};
-        assert_int_equal(openai_provider.ask(&got, a, BASE, &key, openai_feed("costs"), &w,
-                                             &(struct ask){0}, TEXT_NULL, &err),
-                         ST_REJECT);
+        struct credential who = {BASE, &key};
+        assert_int_equal(openai_provider.ask(&got, a, &who, &q, &err), ST_REJECT);
         assert_null(got.auth.value.at);
         assert_null(strstr(err.text, "sk-"));
         secret_wipe(&key);
@@ -343,11 +347,11 @@ static void test_every_feed(void **state)
             .asked = {.feed = text_of(c->feed), .from_us = T0 * US_PER_S, .bucket_s = c->bucket_s},
             .body = text_of(body)};
         const char *want = arena_printf(a, "1793923200/%u%s", c->bucket_s, c->want);
+        struct raw_page raw = {openai_feed(c->feed), &page, NULL};
         struct record_page got;
         struct page_notes notes;
         struct err err = {0};
-        assert_int_equal(openai_provider.read(&got, &notes, a, openai_feed(c->feed), &page, &err),
-                         ST_OK);
+        assert_int_equal(reader_read(&got, &notes, a, &raw, &err), ST_OK);
         if (strcmp(record_page_print(a, &got), want) != 0)
             fail_msg("%s: got %swant %s", c->feed, record_page_print(a, &got), want);
         assert_int_equal(notes.inconsistent_rows, 0);
@@ -385,7 +389,7 @@ static void test_feed_table(void **state)
 
 struct refusal_case {
     const char *name, *feed, *key;
-    long http_status;
+    uint32_t http_status;
     const char *body;
     const char *want_detail; /* a part of it */
     enum ending want;
@@ -406,14 +410,14 @@ static const struct refusal_case refusal_cases[] = {
     {"an old user key by its looks", "costs", "sk-abcdefghijklmnopqrstuvwxyz", 401, "", "sk-admin-",
      END_WRONG_KEY_KIND, .sent_cursor = false},
     {"another kind by the words", "costs", ADMIN, 401,
-     ERROR("A Project API key can not be used here", "null"), "organization owner",
+     ERROR("A Project API key can not be used here", "null"), "made by an owner",
      END_WRONG_KEY_KIND, .sent_cursor = false},
     {"an expired admin key is no other kind", "costs", ADMIN, 401,
      ERROR("Your admin API key has expired", "null"), "expired", END_AUTH_INVALID,
      .sent_cursor = false},
     {"BR-026 a missing right names the feed", "vector_stores", ADMIN, 403,
      ERROR("Missing scopes: api.usage.read", "null"),
-     "may not read vector_stores: it needs the right api.usage.read", END_SCOPE_MISSING,
+     "may not read vector_stores. It has to be: an organization's admin key", END_SCOPE_MISSING,
      .sent_cursor = false},
     {"BR-023 an endpoint that has gone", "vector_stores", ADMIN, 404, ERROR("Unknown", "null"),
      "There is no /organization/usage/vector_stores", END_PROVIDER_ERROR, .sent_cursor = false},
@@ -459,9 +463,10 @@ static void test_refusals(void **state)
     for (size_t i = 0; i < sizeof(refusal_cases) / sizeof(refusal_cases[0]); i++) {
         const struct refusal_case *c = &refusal_cases[i];
         struct secret key = key_of(c->key);
+        struct question q = {.feed = openai_feed(c->feed),
+                             .cursor = c->sent_cursor ? TEXT_LIT("tok") : TEXT_NULL};
         struct refusal got;
-        openai_provider.refused(&got, a, openai_feed(c->feed), &key, c->http_status,
-                                text_of(c->body), c->sent_cursor);
+        openai_provider.refused(&got, a, &key, &q, c->http_status, text_of(c->body));
         if (got.ending != c->want || got.cursor_expired != c->cursor_expired ||
             got.limit_refused != c->limit_refused || got.narrow_grouping != c->narrow_grouping ||
             !strstr(got.detail, c->want_detail) || strlen(got.detail) > 500)
@@ -479,7 +484,7 @@ static void test_refusals(void **state)
 
 static void test_long_refusals_stay_short(void **state)
 {
-    static const long statuses[] = {200, 302, 400, 401, 403, 404, 408, 422, 429, 500};
+    static const uint32_t statuses[] = {200, 302, 400, 401, 403, 404, 408, 422, 429, 500};
     struct arena *a = arena_new();
     struct secret key = key_of("sk-proj-x");
     char *body = arena_alloc(a, 1, 100001);
@@ -487,9 +492,10 @@ static void test_long_refusals_stay_short(void **state)
     (void)state;
     memset(body, 'x', 100000);
     for (size_t i = 0; i < sizeof(statuses) / sizeof(statuses[0]); i++) {
+        struct question q = {.feed = openai_feed("code_interpreter_sessions"),
+                             .cursor = i % 2 == 0 ? TEXT_LIT("tok") : TEXT_NULL};
         struct refusal got;
-        openai_provider.refused(&got, a, openai_feed("code_interpreter_sessions"), &key,
-                                statuses[i], text_of(body), i % 2 == 0);
+        openai_provider.refused(&got, a, &key, &q, statuses[i], text_of(body));
         assert_true(strlen(got.detail) <= 500);
     }
     secret_wipe(&key);

@@ -32,9 +32,10 @@ static struct record_page read_page(struct arena *a, const char *feed, const cha
                                   .to_us = (T0 + 2 * DAY) * US_PER_S,
                                   .bucket_s = strcmp(feed, "costs") == 0 ? 86400 : 3600},
                         .body = {body, len}};
+    struct raw_page raw = {f, &page, NULL};
     struct record_page got;
     struct err err = {0};
-    enum status st = reader_read(&got, notes, a, f, &page, &err);
+    enum status st = reader_read(&got, notes, a, &raw, &err);
 
     assert_int_equal(st, got.dead.reason.at ? ST_REJECT : ST_OK);
     assert_int_equal(got.window, 3);
@@ -743,18 +744,18 @@ static const char *peek_print(struct arena *a, const struct peek *p)
 static void test_peek(void **state)
 {
     struct arena *a = arena_new();
-    struct window w = {.feed = TEXT_LIT("completions"),
-                       .from_us = T0 * US_PER_S,
-                       .to_us = (T0 + 2 * DAY) * US_PER_S,
-                       .bucket_s = 3600};
+    struct question q = {.feed = openai_feed("completions"),
+                         .window = {.feed = TEXT_LIT("completions"),
+                                    .from_us = T0 * US_PER_S,
+                                    .to_us = (T0 + 2 * DAY) * US_PER_S,
+                                    .bucket_s = 3600}};
 
     (void)state;
     for (size_t i = 0; i < sizeof(peek_cases) / sizeof(peek_cases[0]); i++) {
         const struct peek_case *c = &peek_cases[i];
         struct peek got = {0};
         struct err err = {0};
-        enum status st =
-            openai_provider.peek(&got, a, openai_feed("completions"), &w, text_of(c->body), &err);
+        enum status st = openai_provider.peek(&got, a, &q, text_of(c->body), &err);
         const char *text = st == ST_OK ? peek_print(a, &got) : NULL;
         if ((text == NULL) != (c->want == NULL) || (text && strcmp(text, c->want) != 0))
             fail_msg("%s: got %s (%s), want %s", c->name, text ? text : "a refusal", err.text,

@@ -7,6 +7,7 @@
 
 const struct provider *const providers[] = {
     &openai_provider,
+    &anthropic_provider,
 };
 const size_t n_providers = sizeof(providers) / sizeof(providers[0]);
 

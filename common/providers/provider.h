@@ -1,8 +1,9 @@
 /* provider.h - what the pipeline must know of a provider: tables of feeds and fields, and three
  * small functions.
  *
- * One file a provider. `ask` is used by the fetcher, `peek` by the fetcher too (where the next page
- * is, which buckets came), the field tables by the normalizer (common/providers/reader.c). */
+ * One file a provider (docs/adding-a-provider.md). `ask`, `peek` (where the next page is, which
+ * buckets came) and `refused` are used by the fetcher, the field tables by the normalizer
+ * (common/providers/reader.c). */
 #ifndef UF_PROVIDER_H
 #define UF_PROVIDER_H
 
@@ -12,6 +13,7 @@
 
 #include "common/arena.h"
 #include "common/json.h"
+#include "common/person.h"
 #include "common/record.h"
 #include "common/secret.h"
 #include "common/status.h"
@@ -28,15 +30,20 @@ enum field_use {
     FIELD_QUANTITY_UNIT,
     FIELD_COST, /* cost_amount, after moving the point by `target` places */
     FIELD_CURRENCY,
-    FIELD_EXTRA,  /* a number kept in extra, by its path */
+    FIELD_EXTRA,  /* a number kept in extra, by its name, after moving the point by `target` places
+                   */
+    FIELD_PERSON, /* an e-mail address: column user_id has its keyed hash (person.h) */
     FIELD_IGNORE, /* known and not needed (object); or a person's name: dropped */
 };
 
+/* One member of a result. Several rows of one path that follow each other all get it: a number may
+ * be part of a total, and kept by itself. */
 struct field {
-    const char *path; /* "input_tokens", "amount.value" */
+    const char *path; /* "input_tokens", "amount.value"; "model_breakdown[].model" of a breakdown */
     enum field_use use;
     int target;
     const char *unit;
+    const char *name; /* in extra; NULL = its path */
     bool required;
 };
 
@@ -59,7 +66,7 @@ struct feed {
     const char *path; /* below the base URL: "/organization/usage/completions" */
     const char *const
         *result_objects;         /* accepted `object` values, NULL-terminated; NULL = not checked */
-    const char *const *group_by; /* NULL-terminated */
+    const char *const *group_by; /* NULL-terminated; NULL = the feed has no groupings */
     const char *const *group_by_old; /* for a window that begins before old_before_s, or when the
                                         provider refuses group_by; NULL = no such limit */
     int64_t old_before_s;
@@ -71,12 +78,39 @@ struct feed {
     size_t n_widths;
     const struct field *fields;
     size_t n_fields;
-    uint32_t cadence_s;  /* asked at most this often; 0 = every cycle */
-    uint32_t settle_s;   /* a closed bucket is still revised for this long */
-    uint32_t lookback_s; /* how far each cycle reads back behind the watermark */
+    const char *breakdown; /* an array in a result each element of which is a row of its own, with
+                              the result's dimensions; its fields are named "NAME[].…"; or NULL */
+    uint32_t question_s; /* one question covers so much of a window, a day for instance; 0 = all of
+                            it. Flat feeds (reader.h) need it: it says which buckets they replace */
+    uint32_t start_back_s; /* a window begins at least so long before today's start, since the
+                              provider refuses a later one; 0 = no such limit */
+    uint32_t cadence_s;    /* asked at most this often; 0 = every cycle */
+    uint32_t settle_s;     /* a closed bucket is still revised for this long */
+    uint32_t lookback_s;   /* how far each cycle reads back behind the watermark */
 };
 
 struct provider;
+
+/* Whose figures, and by which key. Both borrowed. */
+struct credential {
+    const char *base_url;
+    const struct secret *key;
+};
+
+/* How a window is asked for, apart from its cursor: bound to a token, so kept for all pages of it.
+ */
+struct ask {
+    bool default_limit;    /* without `limit` */
+    bool reduced_grouping; /* without the groupings that old windows refuse */
+};
+
+/* What one request asks for. All but the cursor stays the same for all of its pages. */
+struct question {
+    const struct feed *feed;
+    struct window window; /* or as much of it as one question covers (feed->question_s) */
+    struct ask how;
+    struct text cursor; /* the page token; null for the first page */
+};
 
 /* One HTTP request. Texts live in the arena; the key is in a header and nowhere else. */
 struct request {
@@ -107,13 +141,6 @@ struct refusal {
     const char *detail;   /* what happened and what to do, for people; in the arena */
 };
 
-/* How a window is asked for, apart from its cursor: bound to a token, so kept for all pages of it.
- */
-struct ask {
-    bool default_limit;    /* without `limit` */
-    bool reduced_grouping; /* without the groupings that old windows refuse */
-};
-
 /* What was odd about a page that was read all the same: for the log, by whoever knows the job. */
 struct page_notes {
     size_t repeated_buckets; /* listed twice; the later was taken */
@@ -123,33 +150,39 @@ struct page_notes {
     size_t inconsistent_rows;
     const char *inconsistent_path; /* the first of them; NULL = none */
     bool repaired;                 /* a text held what Postgres can not store */
+    size_t people_dropped; /* addresses that became nothing, since there is no key for the hash */
+};
+
+/* A page to be read. All borrowed. */
+struct raw_page {
+    const struct feed *feed;
+    const struct page *page;
+    const struct people *people;
 };
 
 struct provider {
-    const char *name;
-    const char *base_url; /* as the vendor's own SDK has it */
-    const char *key_help; /* one line: which key, where to make it */
+    const char *name;         /* "openai": as in accounts.provider */
+    const char *title;        /* "OpenAI": as its users write it */
+    const char *base_url;     /* as the vendor's own SDK has it */
+    const char *key_help;     /* one line: which key, where to make it */
+    const char *key_prefix;   /* which the right kind of key begins with; NULL = not known */
+    const char *key_variable; /* environment variable from which `make run` adds an account */
     const struct feed *feeds;
     size_t n_feeds;
 
-    /* How to ask. ST_REJECT: the account's base URL can not be used (err says why). */
-    enum status (*ask)(struct request *out, struct arena *a, const char *base_url,
-                       const struct secret *key, const struct feed *feed,
-                       const struct window *window, const struct ask *how, struct text cursor,
-                       struct err *err);
-    /* Where the next page is. ST_REJECT: the body is not a page of this provider (ending protocol).
-     */
-    enum status (*peek)(struct peek *out, struct arena *a, const struct feed *feed,
-                        const struct window *window, struct text body, struct err *err);
-    /* Why it refused. `sent_cursor`: the request carried a page token. */
-    void (*refused)(struct refusal *out, struct arena *a, const struct feed *feed,
-                    const struct secret *key, long http_status, struct text body, bool sent_cursor);
-    /* Page -> records. Usually reader_read (reader.h). `out` is filled on ST_REJECT too: then the
-     * page is a dead letter, and `out->dead` has reason, path and body. */
-    enum status (*read)(struct record_page *out, struct page_notes *notes, struct arena *a,
-                        const struct feed *feed, const struct page *page, struct err *err);
+    /* How to ask. ST_REJECT: the account's base URL or key can not be used (err says why). */
+    enum status (*ask)(struct request *out, struct arena *a, const struct credential *who,
+                       const struct question *q, struct err *err);
+    /* Where the next page is. Usually reader_peek (reader.h). ST_REJECT: the body is not a page of
+     * this provider (ending protocol). */
+    enum status (*peek)(struct peek *out, struct arena *a, const struct question *q,
+                        struct text body, struct err *err);
+    /* Why it refused. Usually some lines before refusal_usual (asking.h). */
+    void (*refused)(struct refusal *out, struct arena *a, const struct secret *key,
+                    const struct question *q, uint32_t http_status, struct text body);
 };
 
+extern const struct provider anthropic_provider;
 extern const struct provider openai_provider;
 
 extern const struct provider *const providers[];

@@ -14,8 +14,9 @@
 
 struct bucket {
     int64_t start_us, end_us;
-    size_t index; /* in the page's array */
-    const struct json *results;
+    size_t answer, index;     /* in a joined page, and in that answer's array */
+    const struct json *first; /* of its results; of a flat feed there is one, at `index` */
+    size_t n;
 };
 
 #define FIELDS_MAX 64 /* of one feed: one bit each in `seen` */
@@ -26,9 +27,12 @@ struct reading {
     const struct feed *feed;
     const struct envelope *env;
     const struct window *window;
+    const struct people *people;
     struct err *err;
     const char *path; /* of the page's fault */
     struct json_doc doc;
+    bool joined;   /* the page is an array of answers */
+    size_t answer; /* the one that is read */
     struct bucket *buckets;
     size_t n_buckets;
     size_t path_len[FIELDS_MAX]; /* of the feed's fields */
@@ -40,13 +44,30 @@ static enum status page_fault(struct reading *r, const char *path, const char *w
     return err_set(r->err, ST_REJECT, "%s: %s", path, why);
 }
 
+/* "$.data", and of a joined page "$[2].data". */
+static const char *data_path(const struct reading *r, size_t answer)
+{
+    return r->joined ? arena_printf(r->arena, "$[%zu].%s", answer, r->env->data)
+                     : arena_printf(r->arena, "$.%s", r->env->data);
+}
+
 /* The same of a bucket, or of its member `name` unless that is NULL. */
 static enum status bucket_fault(struct reading *r, size_t index, const char *name, const char *why)
 {
     return page_fault(r,
-                      arena_printf(r->arena, "$.%s[%zu]%s%s", r->env->data, index, name ? "." : "",
-                                   name ? name : ""),
+                      arena_printf(r->arena, "%s[%zu]%s%s", data_path(r, r->answer), index,
+                                   name ? "." : "", name ? name : ""),
                       why);
+}
+
+/* RFC 3339, or a date alone: its start. */
+static enum status parse_time(struct reading *r, struct text t, int64_t *out_us)
+{
+    struct err ignored = {0};
+
+    if (t.len == strlen("2026-11-06"))
+        t = text_of(arena_printf(r->arena, "%.*sT00:00:00Z", (int)t.len, t.at));
+    return time_parse(out_us, t, &ignored);
 }
 
 static enum status read_time(struct reading *r, const struct json *bucket, size_t index,
@@ -57,7 +78,7 @@ static enum status read_time(struct reading *r, const struct json *bucket, size_
     int64_t seconds;
 
     if (r->env->times == TIMES_RFC3339) {
-        if (!json_is(node, JSON_STRING) || time_parse(out_us, node->text, &why) != ST_OK)
+        if (!json_is(node, JSON_STRING) || parse_time(r, node->text, out_us) != ST_OK)
             return bucket_fault(r, index, name, "not an RFC 3339 time");
         return ST_OK;
     }
@@ -70,8 +91,9 @@ static enum status read_time(struct reading *r, const struct json *bucket, size_
 
 static enum status read_bucket(struct reading *r, const struct json *node, size_t index)
 {
-    struct bucket *b = &r->buckets[index];
+    struct bucket *b = &r->buckets[r->n_buckets];
     const struct window *w = r->window;
+    const struct json *results;
     int64_t width_us = w->bucket_s * US_PER_S;
 
     if (!json_is(node, JSON_OBJECT))
@@ -84,23 +106,48 @@ static enum status read_bucket(struct reading *r, const struct json *node, size_
         return bucket_fault(r, index, NULL, "its end does not fit its start and width");
     if (b->start_us < w->from_us || (w->to_us != 0 && b->start_us >= w->to_us))
         return bucket_fault(r, index, NULL, "it is outside of the window that was asked for");
-    b->index = index;
-    b->results = json_member(node, r->env->results);
-    if (!json_is(b->results, JSON_ARRAY))
+    results = json_member(node, r->env->results);
+    if (!json_is(results, JSON_ARRAY))
         return bucket_fault(r, index, r->env->results, "not an array of results");
+    b->index = index;
+    b->first = results->first;
+    b->n = results->n;
+    r->n_buckets++;
+    return ST_OK;
+}
+
+/* A result of a flat feed: a bucket's part, with the time in it. */
+static enum status read_flat(struct reading *r, const struct json *node, size_t index)
+{
+    struct bucket *b = &r->buckets[r->n_buckets];
+    const struct window *w = r->window;
+    int64_t time_us;
+
+    if (!json_is(node, JSON_OBJECT))
+        return bucket_fault(r, index, NULL, "not a result");
+    TRY(read_time(r, node, index, r->env->start, &time_us));
+    if (time_us < w->from_us || (w->to_us != 0 && time_us >= w->to_us))
+        return bucket_fault(r, index, NULL, "it is outside of the window that was asked for");
+    b->start_us = time_floor_us(time_us, w->bucket_s);
+    b->end_us = b->start_us + w->bucket_s * US_PER_S;
+    b->answer = r->answer;
+    b->index = index;
+    b->first = node;
+    b->n = 1;
+    r->n_buckets++;
     return ST_OK;
 }
 
 /* A 200 without buckets: tells what came instead, because people must act on it. */
-static enum status not_a_page(struct reading *r)
+static enum status not_a_page(struct reading *r, const struct json *answer)
 {
-    const struct json *error = json_member(r->doc.root, "error");
+    const struct json *error = json_member(answer, "error");
     struct text said = json_string(json_member(error, "message"));
 
     if (!said.at)
         said = json_string(error);
     if (json_is_null(error))
-        return page_fault(r, arena_printf(r->arena, "$.%s", r->env->data),
+        return page_fault(r, data_path(r, r->answer),
                           "no array of buckets; this is not a page of usage");
     return page_fault(r, "$.error",
                       arena_printf(r->arena, "an error with HTTP status 200: %s",
@@ -108,13 +155,38 @@ static enum status not_a_page(struct reading *r)
 }
 
 #define LEVELS_ALL  (JSON_DEPTH_MAX + 1)
-#define LEVELS_PEEK 4 /* the page, its array, its buckets, their members; of results the number */
+#define LEVELS_PEEK 4 /* the page, its array, its buckets, their members; of the rest the number   \
+                       */
+
+static enum status scan_answer(struct reading *r, const struct json *answer)
+{
+    const struct json *data = json_member(answer, r->env->data);
+    size_t index = 0;
+
+    if (!json_is(data, JSON_ARRAY))
+        return not_a_page(r, answer);
+    for (const struct json *b = data->first; b; b = b->next, index++)
+        TRY(feed_is_flat(r->feed) ? read_flat(r, b, index) : read_bucket(r, b, index));
+    return ST_OK;
+}
+
+static size_t count_buckets(const struct reading *r)
+{
+    const struct json *data = json_member(r->doc.root, r->env->data);
+    size_t n = 0;
+
+    if (!r->joined)
+        return json_is(data, JSON_ARRAY) ? data->n : 0;
+    for (const struct json *answer = r->doc.root->first; answer; answer = answer->next) {
+        data = json_member(answer, r->env->data);
+        n += json_is(data, JSON_ARRAY) ? data->n : 0;
+    }
+    return n;
+}
 
 /* Body -> buckets, in the page's order. */
 static enum status scan(struct reading *r, struct text body, uint32_t levels)
 {
-    const struct json *data;
-    size_t index = 0;
     const char *c = body.at;
 
     r->path = "$";
@@ -128,13 +200,14 @@ static enum status scan(struct reading *r, struct text body, uint32_t levels)
             printable_snippet(r->arena, redact(r->arena, body, NULL), 100));
     if (json_parse_outline(&r->doc, r->arena, body, levels, r->err) != ST_OK)
         return err_prefix(r->err, "the answer is not JSON");
-    data = json_member(r->doc.root, r->env->data);
-    if (!json_is(data, JSON_ARRAY))
-        return not_a_page(r);
-    r->n_buckets = data->n;
-    r->buckets = ARENA_ARRAY(r->arena, data->n, struct bucket);
-    for (const struct json *b = data->first; b; b = b->next)
-        TRY(read_bucket(r, b, index++));
+    r->joined = feed_is_flat(r->feed) && json_is(r->doc.root, JSON_ARRAY);
+    r->buckets = ARENA_ARRAY(r->arena, count_buckets(r), struct bucket);
+    if (!r->joined)
+        return scan_answer(r, r->doc.root);
+    for (const struct json *answer = r->doc.root->first; answer; answer = answer->next) {
+        TRY(scan_answer(r, answer));
+        r->answer++;
+    }
     return ST_OK;
 }
 
@@ -160,16 +233,17 @@ static enum status read_cursor(struct reading *r, struct peek *out)
     return ST_OK;
 }
 
-enum status reader_peek(struct peek *out, struct arena *a, const struct feed *feed,
-                        const struct window *window, struct text body, struct err *err)
+enum status reader_peek(struct peek *out, struct arena *a, const struct question *q,
+                        struct text body, struct err *err)
 {
     struct reading r = {
-        .arena = a, .feed = feed, .env = feed->envelope, .window = window, .err = err};
+        .arena = a, .feed = q->feed, .env = q->feed->envelope, .window = &q->window, .err = err};
     struct peek peek = {0};
-    int64_t width_us = window->bucket_s * US_PER_S;
+    int64_t width_us = q->window.bucket_s * US_PER_S;
 
     TRY(scan(&r, body, LEVELS_PEEK));
-    TRY(read_cursor(&r, &peek));
+    if (r.env->has_more)
+        TRY(read_cursor(&r, &peek));
     for (size_t i = 0; i < r.n_buckets; i++) {
         const struct bucket *b = &r.buckets[i];
         if (!peek.any || b->start_us < peek.from_us)
@@ -179,7 +253,7 @@ enum status reader_peek(struct peek *out, struct arena *a, const struct feed *fe
         if (b->end_us == b->start_us + width_us && b->end_us > peek.closed_us)
             peek.closed_us = b->end_us;
         peek.any = true;
-        peek.n_results += b->results->n;
+        peek.n_results += b->n;
     }
     *out = peek;
     return ST_OK;
@@ -197,8 +271,9 @@ struct member {
 struct row {
     struct record record;
     const struct json *node;
-    size_t bucket, result; /* indexes in the page, for paths */
-    struct member *extra;  /* sorted by name */
+    const struct bucket *bucket;
+    size_t result;        /* in the bucket, for paths */
+    struct member *extra; /* sorted by name */
     size_t n_extra;
 };
 
@@ -208,11 +283,13 @@ struct build {
     struct row *row;
     struct member dims[READER_MEMBERS_MAX], extra[READER_MEMBERS_MAX];
     size_t n_dims, n_extra;
-    size_t next_field; /* of the table, when the members come in the table's order */
-    uint64_t seen;     /* a bit for each field of the feed's table that had a value */
-    struct err err;    /* why it is set aside */
-    struct err why;    /* the part of it that a number's parser tells */
-    struct text at;    /* and where in the result */
+    const char *breakdown; /* the member that becomes rows of its own; NULL within those */
+    size_t next_field;     /* of the table, when the members come in the table's order */
+    uint64_t seen;         /* a bit for each field of the feed's table that had a value */
+    size_t people_dropped;
+    struct err err; /* why it is set aside */
+    struct err why; /* the part of it that a number's parser tells */
+    struct text at; /* and where in the result */
 };
 
 static enum status row_fault(struct build *b, struct text path, const char *why)
@@ -342,15 +419,32 @@ static enum status add_dim(struct build *b, struct text path, const struct json 
     return ST_OK;
 }
 
-static enum status add_extra(struct build *b, struct text path, const struct json *m)
+/* `name`: its own in extra. */
+static enum status add_extra(struct build *b, struct text path, const struct json *m,
+                             struct text name, uint32_t places)
 {
     struct member *extra;
 
     if (m->type != JSON_NUMBER)
         return row_fault(b, path, "not a number");
-    TRY(add_member(b, b->extra, &b->n_extra, path, &extra));
+    TRY(add_member(b, b->extra, &b->n_extra, name, &extra));
     if (decimal_parse(&extra->number, b->r->arena, m->text, &b->why) != ST_OK)
         return row_fault(b, path, b->why.text);
+    decimal_shift(&extra->number, places);
+    return ST_OK;
+}
+
+static enum status take_person(struct build *b, enum record_text target, struct text path,
+                               const struct json *m)
+{
+    struct text *person = &b->row->record.texts[target];
+
+    if (m->type != JSON_STRING)
+        return row_fault(b, path, "not a text");
+    if (m->text.len == 0)
+        return ST_OK;
+    *person = person_of(b->r->people, b->r->arena, m->text);
+    b->people_dropped += !person->at;
     return ST_OK;
 }
 
@@ -398,10 +492,27 @@ static enum status take_known(struct build *b, const struct field *f, struct tex
     case FIELD_CURRENCY:
         return take_currency(b, path, m);
     case FIELD_EXTRA:
-        return add_extra(b, path, m);
+        return add_extra(b, path, m, f->name ? text_of(f->name) : path, (uint32_t)f->target);
+    case FIELD_PERSON:
+        return take_person(b, (enum record_text)f->target, path, m);
     case FIELD_IGNORE:
         return ST_OK;
     }
+    return ST_OK;
+}
+
+/* All rows of the table that have this path. */
+static enum status take_fields(struct build *b, const struct field *f, struct text path,
+                               const struct json *m)
+{
+    const struct feed *feed = b->r->feed;
+    const char *same = f->path;
+
+    do {
+        TRY(take_known(b, f, path, m));
+        f++;
+    } while (f < feed->fields + feed->n_fields && strcmp(f->path, same) == 0);
+    b->next_field = (size_t)(f - feed->fields);
     return ST_OK;
 }
 
@@ -411,8 +522,8 @@ static enum status take_member(struct build *b, struct text path, const struct j
     const struct field *f = field_of(b, path);
 
     if (f)
-        return take_known(b, f, path, m);
-    if (is_personal(m->key))
+        return take_fields(b, f, path, m);
+    if (is_personal(m->key) || (b->breakdown && text_is(path, b->breakdown)))
         return ST_OK;
     if (path.len > READER_NAME_MAX)
         return row_fault(b, TEXT_LIT("unknown member"), "its name is too long");
@@ -424,7 +535,7 @@ static enum status take_member(struct build *b, struct text path, const struct j
     case JSON_STRING:
         return add_dim(b, path, m);
     case JSON_NUMBER:
-        return add_extra(b, path, m);
+        return add_extra(b, path, m, path, 0);
     case JSON_ARRAY:
         return m->n > 0 ? add_dim(b, path, m) : ST_OK;
     case JSON_OBJECT:
@@ -475,11 +586,12 @@ static struct text members_print(struct arena *a, struct member *list, size_t n,
 
 static enum status check_kind(struct build *b)
 {
-    const struct json *object = json_member(b->row->node, b->r->env->object);
     const char *const *known = b->r->feed->result_objects;
+    const struct json *object;
 
     if (!known)
         return ST_OK;
+    object = json_member(b->row->node, b->r->env->object);
     for (; *known; known++)
         if (text_is(json_string(object), *known))
             return ST_OK;
@@ -489,19 +601,23 @@ static enum status check_kind(struct build *b)
                                   printable_snippet(b->r->arena, json_string(object), 100)));
 }
 
-/* b->row has its node; this fills the record. */
-static enum status build_row(struct build *b)
+/* Whether a field belongs to the elements of the feed's breakdown. */
+static bool is_of_breakdown(const struct feed *feed, const struct field *f)
+{
+    size_t len = feed->breakdown ? strlen(feed->breakdown) : 0;
+
+    return len > 0 && strncmp(f->path, feed->breakdown, len) == 0 && f->path[len] == '[';
+}
+
+/* What all rows get once their members are taken: completeness, dims and extra, digests. */
+static enum status finish_row(struct build *b, bool of_breakdown)
 {
     const struct feed *feed = b->r->feed;
     struct row *row = b->row;
 
-    if (row->node->type != JSON_OBJECT)
-        return row_fault(b, TEXT_LIT("result"), "not an object");
-    TRY(check_kind(b));
-    for (const struct json *m = row->node->first; m; m = m->next)
-        TRY(take_member(b, m->key, m));
     for (size_t i = 0; i < feed->n_fields; i++)
-        if (feed->fields[i].required && !(b->seen >> i & 1))
+        if (feed->fields[i].required && !(b->seen >> i & 1) &&
+            is_of_breakdown(feed, &feed->fields[i]) == of_breakdown)
             return row_fault(b, text_of(feed->fields[i].path), "missing");
     row->record.texts[TEXT_DIMS] = members_print(b->r->arena, b->dims, b->n_dims, false);
     row->record.texts[TEXT_EXTRA] = members_print(b->r->arena, b->extra, b->n_extra, true);
@@ -514,6 +630,44 @@ static enum status build_row(struct build *b)
         memcpy(row->extra, b->extra, b->n_extra * sizeof(*b->extra));
     record_digest(&row->record, text_of(feed->name));
     return ST_OK;
+}
+
+/* b->row has its node; this fills the record. */
+static enum status build_row(struct build *b)
+{
+    const struct json *node = b->row->node;
+
+    if (node->type != JSON_OBJECT)
+        return row_fault(b, TEXT_LIT("result"), "not an object");
+    TRY(check_kind(b));
+    b->breakdown = b->r->feed->breakdown;
+    for (const struct json *m = node->first; m; m = m->next)
+        TRY(take_member(b, m->key, m));
+    return finish_row(b, false);
+}
+
+/* A row of one element of the breakdown: the dimensions of `whole`, whose dims are the first
+ * `n_dims` of b->dims, and its own figures. */
+static enum status build_part(struct build *b, const struct record *whole, size_t n_dims,
+                              const struct json *element)
+{
+    struct record *part = &b->row->record;
+
+    b->breakdown = NULL;
+    b->n_dims = n_dims;
+    b->n_extra = 0;
+    b->seen = 0;
+    for (size_t i = 0; i < TEXT_DIMS; i++)
+        part->texts[i] = whole->texts[i];
+    part->batch = whole->batch;
+    if (element->type != JSON_OBJECT)
+        return row_fault(b, text_of(b->r->feed->breakdown), "it holds what is not an object");
+    for (const struct json *m = element->first; m; m = m->next)
+        TRY(take_member(b,
+                        text_of(arena_printf(b->r->arena, "%s[].%.*s", b->r->feed->breakdown,
+                                             (int)m->key.len, m->key.at)),
+                        m));
+    return finish_row(b, true);
 }
 
 /* ---- soft checks ---- */
@@ -541,6 +695,17 @@ static bool identity_holds(const struct identity *id, const struct json *node)
     return id->exact ? parts == total : parts <= total;
 }
 
+/* "$.data[3].results[0]", of a flat feed "$.data[17]". */
+static const char *row_path(const struct reading *r, const struct row *row)
+{
+    const struct bucket *b = row->bucket;
+    const char *data = data_path(r, b->answer);
+
+    if (feed_is_flat(r->feed))
+        return arena_printf(r->arena, "%s[%zu]", data, b->index);
+    return arena_printf(r->arena, "%s[%zu].%s[%zu]", data, b->index, r->env->results, row->result);
+}
+
 static void check_identities(const struct reading *r, const struct row *row,
                              struct page_notes *notes)
 {
@@ -549,9 +714,7 @@ static void check_identities(const struct reading *r, const struct row *row,
         if (identity_holds(id, row->node))
             continue;
         if (notes->inconsistent_rows++ == 0)
-            notes->inconsistent_path =
-                arena_printf(r->arena, "$.%s[%zu].%s[%zu].%s", r->env->data, row->bucket,
-                             r->env->results, row->result, id->whole);
+            notes->inconsistent_path = arena_printf(r->arena, "%s.%s", row_path(r, row), id->whole);
         return;
     }
 }
@@ -743,8 +906,8 @@ static void set_aside(const struct reading *r, struct bad_rows *bad, const struc
     bad->total++;
     if (bad->n == READER_BAD_ROWS_MAX)
         return;
-    path = arena_printf(r->arena, "$.%s[%zu].%s[%zu]%s%.*s", r->env->data, row->bucket,
-                        r->env->results, row->result, at.len ? "." : "", (int)at.len, at.at);
+    path =
+        arena_printf(r->arena, "%s%s%.*s", row_path(r, row), at.len ? "." : "", (int)at.len, at.at);
     d = &bad->list[bad->n++];
     *d = (struct dead){.reason = dead_body(r->arena, text_of(reason)),
                        .json_path = text_of(path),
@@ -773,15 +936,25 @@ static int by_key(const void *a, const void *b)
     key = memcmp(left->record.row_key, right->record.row_key, sizeof(left->record.row_key));
     if (key != 0)
         return key;
+    if (left->bucket != right->bucket) /* parts of one bucket of a flat feed */
+        return left->bucket < right->bucket ? -1 : 1;
     return left->result < right->result ? -1 : left->result > right->result;
 }
 
-/* Sorts the buckets, drops all but the last of each start, and lists the spans they cover. */
+/* Sorts the buckets, drops all but the last of each start, and lists the spans they cover. Of a
+ * flat feed all are parts, and the page covers what was asked for. */
 static void settle_buckets(struct reading *r, struct record_page *out, struct page_notes *notes)
 {
     int64_t width_us = r->window->bucket_s * US_PER_S;
-    struct span *spans = ARENA_ARRAY(r->arena, r->n_buckets, struct span);
+    struct span *spans = ARENA_ARRAY(r->arena, r->n_buckets + 1, struct span);
     size_t n = 0, n_spans = 0;
+
+    out->spans = spans;
+    if (feed_is_flat(r->feed)) {
+        spans[0] = (struct span){r->window->from_us, r->window->to_us};
+        out->n_spans = 1;
+        return;
+    }
 
     if (r->n_buckets > 0)
         qsort(r->buckets, r->n_buckets, sizeof(*r->buckets), by_start);
@@ -798,7 +971,6 @@ static void settle_buckets(struct reading *r, struct record_page *out, struct pa
         r->buckets[n++] = *b;
     }
     r->n_buckets = n;
-    out->spans = spans;
     out->n_spans = n_spans;
 }
 
@@ -811,52 +983,113 @@ static size_t row_size(const struct row *row)
     return size;
 }
 
+/* The rows of a page as they come. */
+struct rows {
+    struct row *list;
+    size_t n, size; /* bytes */
+    struct bad_rows *bad;
+    struct page_notes *notes;
+};
+
+static void row_start(struct rows *rows, struct build *b, const struct bucket *bucket,
+                      const struct json *node, size_t result)
+{
+    struct row *row = &rows->list[rows->n];
+
+    *row = (struct row){.node = node, .bucket = bucket, .result = result};
+    record_clear(&row->record);
+    row->record.bucket_start_us = bucket->start_us;
+    row->record.bucket_seconds = b->r->window->bucket_s;
+    b->row = row;
+}
+
+/* Keeps the row that was begun, or sets it aside when `built` is not ST_OK. */
+static enum status row_end(struct reading *r, struct rows *rows, struct build *b, enum status built)
+{
+    if (built != ST_OK) {
+        set_aside(r, rows->bad, b->row, b->at, b->err.text);
+        return ST_OK;
+    }
+    rows->size += row_size(b->row);
+    rows->n++;
+    if (rows->size > READER_PAGE_MAX)
+        return page_fault(r, "$", "its records are too large for one message");
+    return ST_OK;
+}
+
+/* One result -> its row, and one more for each element of its breakdown. */
+static enum status take_result(struct reading *r, struct rows *rows, struct build *b,
+                               const struct bucket *bucket, const struct json *node, size_t result)
+{
+    const struct json *elements;
+    struct record whole;
+    enum status built;
+    size_t n_dims;
+
+    b->n_dims = b->n_extra = b->next_field = b->people_dropped = 0;
+    b->seen = 0;
+    row_start(rows, b, bucket, node, result);
+    built = build_row(b);
+    whole = b->row->record;
+    n_dims = b->n_dims;
+    if (built == ST_OK)
+        check_identities(r, b->row, rows->notes);
+    rows->notes->people_dropped += b->people_dropped;
+    TRY(row_end(r, rows, b, built));
+    elements = built == ST_OK && r->feed->breakdown ? json_member(node, r->feed->breakdown) : NULL;
+    if (!json_is(elements, JSON_ARRAY))
+        return ST_OK;
+    for (const struct json *e = elements->first; e; e = e->next) {
+        row_start(rows, b, bucket, node, result);
+        TRY(row_end(r, rows, b, build_part(b, &whole, n_dims, e)));
+    }
+    return ST_OK;
+}
+
+static size_t count_rows(const struct reading *r)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < r->n_buckets; i++)
+        n += r->buckets[i].n;
+    for (size_t i = 0; r->feed->breakdown && i < r->n_buckets; i++) {
+        const struct json *node = r->buckets[i].first;
+        for (size_t k = 0; k < r->buckets[i].n; k++, node = node->next) {
+            const struct json *elements = json_member(node, r->feed->breakdown);
+            n += json_is(elements, JSON_ARRAY) ? elements->n : 0;
+        }
+    }
+    return n;
+}
+
 /* Results -> rows. ST_REJECT: they are more than a message may carry. */
-static enum status build_rows(struct reading *r, struct row *rows, size_t *n_rows,
-                              struct bad_rows *bad, struct page_notes *notes)
+static enum status build_rows(struct reading *r, struct rows *rows)
 {
     struct build *b = ARENA_NEW(r->arena, struct build);
-    size_t size = 0;
 
     assert(r->feed->n_fields <= FIELDS_MAX);
+    b->r = r;
     for (size_t i = 0; i < r->feed->n_fields; i++)
         r->path_len[i] = strlen(r->feed->fields[i].path);
+    rows->list = ARENA_ARRAY(r->arena, count_rows(r), struct row);
     for (size_t i = 0; i < r->n_buckets; i++) {
-        size_t result = 0;
-        for (const struct json *node = r->buckets[i].results->first; node; node = node->next) {
-            struct row *row = &rows[*n_rows];
-            *row = (struct row){.node = node, .bucket = r->buckets[i].index, .result = result++};
-            record_clear(&row->record);
-            row->record.bucket_start_us = r->buckets[i].start_us;
-            row->record.bucket_seconds = r->window->bucket_s;
-            b->r = r;
-            b->row = row;
-            b->n_dims = b->n_extra = b->next_field = 0;
-            b->seen = 0;
-            if (build_row(b) != ST_OK) {
-                set_aside(r, bad, row, b->at, b->err.text);
-                continue;
-            }
-            check_identities(r, row, notes);
-            size += row_size(row);
-            if (size > READER_PAGE_MAX)
-                return page_fault(r, "$", "its records are too large for one message");
-            (*n_rows)++;
-        }
+        const struct bucket *bucket = &r->buckets[i];
+        const struct json *node = bucket->first;
+        for (size_t result = 0; result < bucket->n; result++, node = node->next)
+            TRY(take_result(r, rows, b, bucket, node, result));
     }
     return ST_OK;
 }
 
 /* Sorted rows -> records without a key twice. */
-static void merge_rows(struct reading *r, struct row *rows, size_t n_rows, struct bad_rows *bad,
-                       struct page_notes *notes, struct record_page *out)
+static void merge_rows(struct reading *r, struct rows *rows, struct record_page *out)
 {
-    struct record *records = ARENA_ARRAY(r->arena, n_rows, struct record);
+    struct record *records = ARENA_ARRAY(r->arena, rows->n, struct record);
     size_t n = 0;
     struct row *last = NULL;
 
-    for (size_t i = 0; i < n_rows; i++) {
-        struct row *row = &rows[i];
+    for (size_t i = 0; i < rows->n; i++) {
+        struct row *row = &rows->list[i];
         struct err why = {0};
         bool same = last && last->record.bucket_start_us == row->record.bucket_start_us &&
                     memcmp(last->record.row_key, row->record.row_key, 16) == 0;
@@ -866,14 +1099,14 @@ static void merge_rows(struct reading *r, struct row *rows, size_t n_rows, struc
             continue;
         }
         if (last->record.row_hash == row->record.row_hash) {
-            notes->equal_rows++;
+            rows->notes->equal_rows++;
             continue;
         }
-        if (add_row(r, last, row, notes, &why) != ST_OK) {
-            set_aside(r, bad, row, TEXT_LIT(""), why.text);
+        if (add_row(r, last, row, rows->notes, &why) != ST_OK) {
+            set_aside(r, rows->bad, row, TEXT_LIT(""), why.text);
             continue;
         }
-        notes->summed_rows++;
+        rows->notes->summed_rows++;
         records[n - 1] = last->record;
     }
     out->records = records;
@@ -884,19 +1117,15 @@ static enum status read_page(struct reading *r, struct record_page *out, struct 
                              struct text body)
 {
     struct bad_rows *bad = ARENA_NEW(r->arena, struct bad_rows);
-    struct row *rows;
-    size_t n_results = 0, n_rows = 0;
+    struct rows rows = {.bad = bad, .notes = notes};
 
     TRY(scan(r, body, LEVELS_ALL));
     notes->repaired = r->doc.repaired;
     settle_buckets(r, out, notes);
-    for (size_t i = 0; i < r->n_buckets; i++)
-        n_results += r->buckets[i].results->n;
-    rows = ARENA_ARRAY(r->arena, n_results, struct row);
-    TRY(build_rows(r, rows, &n_rows, bad, notes));
-    if (n_rows > 0)
-        qsort(rows, n_rows, sizeof(*rows), by_key);
-    merge_rows(r, rows, n_rows, bad, notes, out);
+    TRY(build_rows(r, &rows));
+    if (rows.n > 0)
+        qsort(rows.list, rows.n, sizeof(*rows.list), by_key);
+    merge_rows(r, &rows, out);
     if (bad->total > bad->n) {
         struct dead *last = &bad->list[bad->n - 1];
         last->reason =
@@ -909,16 +1138,20 @@ static enum status read_page(struct reading *r, struct record_page *out, struct 
 }
 
 enum status reader_read(struct record_page *out, struct page_notes *notes, struct arena *a,
-                        const struct feed *feed, const struct page *page, struct err *err)
+                        const struct raw_page *raw, struct err *err)
 {
-    struct reading r = {
-        .arena = a, .feed = feed, .env = feed->envelope, .window = &page->asked, .err = err};
+    struct reading r = {.arena = a,
+                        .feed = raw->feed,
+                        .env = raw->feed->envelope,
+                        .window = &raw->page->asked,
+                        .people = raw->people,
+                        .err = err};
     enum status st;
 
     *notes = (struct page_notes){0};
-    page_clear(out, page);
-    st = read_page(&r, out, notes, page->body);
+    page_clear(out, raw->page);
+    st = read_page(&r, out, notes, raw->page->body);
     if (st == ST_REJECT)
-        reader_bury(out, a, page, err->text, r.path);
+        reader_bury(out, a, raw->page, err->text, r.path);
     return st;
 }

@@ -27,7 +27,7 @@ static void normalize(struct bench *b)
     struct records records = {.origin = b->origin, .pages = &out, .n_pages = 1};
     struct buf message = {.arena = b->arena};
 
-    normalize_page(&out, b->arena, &b->origin, &b->page);
+    normalize_page(&out, b->arena, &b->origin, &b->page, NULL);
     if (out.dead.reason.at || out.n_bad_rows > 0 || out.n_records == 0) {
         (void)fprintf(stderr, "bench: the page is not read as it should be\n");
         exit(1);
@@ -38,10 +38,11 @@ static void normalize(struct bench *b)
 
 static void peek(struct bench *b)
 {
+    struct question q = {.feed = b->feed, .window = b->page.asked};
     struct peek out;
     struct err err = {0};
 
-    must(openai_provider.peek(&out, b->arena, b->feed, &b->page.asked, b->page.body, &err), &err);
+    must(openai_provider.peek(&out, b->arena, &q, b->page.body, &err), &err);
     arena_reset(b->arena);
 }
 
