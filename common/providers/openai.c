@@ -212,6 +212,7 @@ static void openai_refused(struct refusal *out, struct arena *a, const struct se
         "project key",  "project api key",   "user key",          "user api key", "service account",
         "not an admin", "requires an admin", "need an admin key", "session key",  NULL};
     static const char *const about_key[] = {"api_key_id", NULL};
+    static const char *const about_clock[] = {"future", NULL};
     struct said said = said_read(a, key, body);
 
     refusal_usual(out, a, &openai_provider, q, http_status, &said);
@@ -222,7 +223,7 @@ static void openai_refused(struct refusal *out, struct arena *a, const struct se
     }
     if (out->ending != END_BAD_WINDOW || out->cursor_expired || out->limit_refused)
         return;
-    if (q->feed->group_by_old &&
+    if (q->feed->group_by_old && !mentions(said.message, about_clock) &&
         (strcmp(said.param, "start_time") == 0 || mentions(said.message, about_key))) {
         out->narrow_grouping = true;
         out->detail = arena_printf(a, "The window is too old to be grouped by key. OpenAI said: %s",
