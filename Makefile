@@ -33,7 +33,7 @@ $(BUILD)/bin/usagectl: $(call obj,$(wildcard cli/*.c)) $(BUILD)/obj/migrations.o
 	@mkdir -p $(@D); $(CC) $(LDFLAGS) $^ $(LIBS) -o $@
 $(BUILD)/migrations.c: $(wildcard db/*.sql) deploy/embed-sql; @mkdir -p $(@D); deploy/embed-sql db/*.sql >$@
 $(BUILD)/obj/migrations.o: $(BUILD)/migrations.c; @mkdir -p $(@D); $(CC) $(CFLAGS) -c $< -o $@
-$(BUILD)/tests/test_%: $(BUILD)/obj/tests/test_%.o $$(call obj,$$(wildcard normalizer/*.c writer/*.c fetcher/*.c scheduler/*.c cli/*.c)) $(BUILD)/obj/migrations.o $(BUILD)/libuf.a
+$(BUILD)/tests/test_%: $(BUILD)/obj/tests/test_%.o $$(call obj,$$(wildcard normalizer/*.c writer/*.c fetcher/*.c scheduler/*.c gateway/*.c cli/*.c)) $(BUILD)/obj/migrations.o $(BUILD)/libuf.a
 	@mkdir -p $(@D); $(CC) $(LDFLAGS) $(filter-out %/main.o,$^) $(LIBS) $(call TESTPKG,--libs) -o $@
 $(BUILD)/fuzz/fuzz_control: WRAP := -Wl,--wrap=pg_begin
 $(BUILD)/fuzz/fuzz_%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $$(call obj,$$(wildcard scheduler/*.c cli/*.c)) $(BUILD)/obj/migrations.o $(BUILD)/libuf.a

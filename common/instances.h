@@ -33,7 +33,7 @@ size_t instances_forget(struct instances *in, int64_t mono_us);
 size_t instances_count(const struct instances *in);
 const struct instance *instances_at(const struct instances *in, size_t i);
 
-const struct pulse_message *instance_pulse(const struct instance *i); /* the newest */
+const struct pulse_seen *instance_pulse(const struct instance *i); /* the newest */
 int64_t instance_silent_us(const struct instance *i, int64_t mono_us);
 bool instance_fresh(const struct instance *i, int64_t mono_us);
 /* One bit of enum stage_mask. */
@@ -42,9 +42,13 @@ bool instance_has(const struct instance *i, enum metric m);
 
 /* A counter or gauge summed over its labels; of a histogram the number of observations. */
 int64_t instance_total(const struct instance *i, enum metric m);
+/* Only of the series that have this label value. */
+int64_t instance_total_of(const struct instance *i, enum metric m, const char *label);
+/* The sum of what a histogram observed. */
+int64_t instance_time_us(const struct instance *i, enum metric m);
 /* A second, over the last `window_s` (at most 60), or over what is known of it. 0 before the second
- * pulse. */
-double instance_rate(const struct instance *i, enum metric m, int64_t window_s);
+ * pulse, and for one that is silent. */
+double instance_rate(const struct instance *i, enum metric m, int64_t window_s, int64_t mono_us);
 
 /* What a person wants to know first of each kind of stage. */
 struct stage_kind {
@@ -52,11 +56,13 @@ struct stage_kind {
     const char *name;
     enum metric queue; /* N_METRICS: not known */
     const char *queue_words;
+    bool queue_shared; /* each instance tells the same queue: sums take the longest */
     enum metric work;
     const char *work_words; /* "requests" */
 };
 extern const struct stage_kind stage_kinds[];
 extern const size_t n_stage_kinds;
+const struct stage_kind *stage_kind_of(const struct instance *i);
 
 /* Living instances of one kind, the sums of their queues and rates. */
 struct stage_sum {

@@ -21,6 +21,10 @@
 #define ADDRESS_MAX   128
 #define PAGES_HWM     64
 #define SMALL_HWM     1000
+#define PULSE_HWM     16 /* for each listener: one that reads too slowly misses the newest */
+#define PULSE_MAX     (1 << 20)
+#define LINGER_MS     1000
+#define PULSE_LINGER  100 /* nobody waits for a listener that hangs */
 
 #define REFRESH_LONELY_US                                                                          \
     (200 * US_PER_MS) /* while nobody is known: a stack that starts should not wait */
@@ -46,6 +50,8 @@ static const struct kind_spec kinds[] = {
     [LINK_ACKS_IN] = {"acks", ZMQ_DEALER, true, false, SMALL_HWM},
     [LINK_CONTROL_IN] = {"control", ZMQ_ROUTER, true, false, SMALL_HWM},
     [LINK_CONTROL_OUT] = {"control", ZMQ_DEALER, false, false, SMALL_HWM},
+    [LINK_PULSE_OUT] = {"pulse", ZMQ_PUB, true, false, PULSE_HWM},
+    [LINK_PULSE_IN] = {"pulse", ZMQ_SUB, false, false, SMALL_HWM},
 };
 
 struct endpoint {
@@ -86,6 +92,7 @@ static const char *configured(const struct config *cfg, const char *name)
            : strcmp(name, "pages") == 0   ? cfg->pages
            : strcmp(name, "records") == 0 ? cfg->records
            : strcmp(name, "acks") == 0    ? cfg->acks
+           : strcmp(name, "pulse") == 0   ? cfg->pulse
                                           : cfg->control;
 }
 
@@ -144,13 +151,14 @@ static void set_int(void *socket, int option, int value)
 static void *socket_new(const struct link *link, struct text routing_id)
 {
     void *socket = zmq_socket(link->zmq, link->spec->socket_type);
-    const int64_t message_max = WIRE_MESSAGE_MAX;
+    const bool pulse = link->spec->socket_type == ZMQ_PUB || link->spec->socket_type == ZMQ_SUB;
+    const int64_t message_max = pulse ? PULSE_MAX : WIRE_MESSAGE_MAX;
 
     if (!socket)
         return NULL;
     set_int(socket, ZMQ_SNDHWM, link->spec->hwm);
     set_int(socket, ZMQ_RCVHWM, link->spec->hwm);
-    set_int(socket, ZMQ_LINGER, 1000);
+    set_int(socket, ZMQ_LINGER, pulse ? PULSE_LINGER : LINGER_MS);
     set_int(socket, ZMQ_IPV6, 1);
     set_int(socket, ZMQ_RECONNECT_IVL, 100);
     set_int(socket, ZMQ_RECONNECT_IVL_MAX, 2000);
@@ -168,6 +176,8 @@ static void *socket_new(const struct link *link, struct text routing_id)
      * its peer's name again: a scheduler that came back has a new one. */
     if (!link->spec->binds)
         set_int(socket, ZMQ_IMMEDIATE, 1);
+    if (link->spec->socket_type == ZMQ_SUB)
+        (void)zmq_setsockopt(socket, ZMQ_SUBSCRIBE, "", 0);
     if (link->spec->socket_type == ZMQ_ROUTER) {
         set_int(socket, ZMQ_ROUTER_MANDATORY, 1);
         set_int(socket, ZMQ_ROUTER_HANDOVER, 1);

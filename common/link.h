@@ -30,6 +30,8 @@ enum link_kind {
     LINK_ACKS_IN,  /* scheduler: DEALER with its scheduler_id as routing id, binds */
     LINK_CONTROL_IN,  /* scheduler: ROUTER, binds */
     LINK_CONTROL_OUT, /* usagectl: DEALER that speaks like REQ, connects */
+    LINK_PULSE_OUT,   /* every stage: PUB, binds; what nobody takes is dropped */
+    LINK_PULSE_IN,    /* gateway, usagectl top: SUB, connects */
 };
 
 struct link;

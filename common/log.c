@@ -17,6 +17,7 @@
 /* Every line needs them, and a log call has no object to take them from. Set once, at the start. */
 static const char *log_stage = "";
 static enum log_level log_least = LOG_INFO;
+static uint64_t log_written[LOG_ERROR + 1]; /* lines, by level */
 
 static const char *const level_names[] = {"debug", "info", "warn", "error"};
 
@@ -146,6 +147,11 @@ static void put_time(struct line *l)
     put_str(l, text);
 }
 
+uint64_t log_lines(enum log_level level)
+{
+    return log_written[level];
+}
+
 void log_write(enum log_level level, const char *event, const struct log_kv *kvs, size_t n)
 {
     struct line l = {.len = 0};
@@ -157,6 +163,7 @@ void log_write(enum log_level level, const char *event, const struct log_kv *kvs
     int saved = errno;
     ssize_t done;
 
+    log_written[level]++;
     put_time(&l);
     for (size_t i = 0; i < sizeof(head) / sizeof(head[0]); i++)
         put_member(&l, &head[i]);

@@ -75,6 +75,8 @@ static inline struct log_kv log_kv_text(const char *k, struct text v)
 void log_open(const char *stage, enum log_level level);
 bool log_level_parse(enum log_level *out, const char *name); /* debug info warn error */
 bool log_on(enum log_level level);
+/* How many lines of a level were written. */
+uint64_t log_lines(enum log_level level);
 void log_write(enum log_level level, const char *event, const struct log_kv *kvs, size_t n);
 
 #endif

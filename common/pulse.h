@@ -18,6 +18,7 @@
 #include "common/options.h"
 #include "common/status.h"
 #include "common/text.h"
+#include "common/wire.h"
 
 #define PULSE_EVERY_US  (INT64_C(1) * 1000000)
 #define PULSE_FRESH_US  (INT64_C(5) * 1000000)  /* silent for longer: something is wrong with it */
@@ -78,7 +79,7 @@ struct metric_label {
     size_t n_values;
 };
 
-struct metric {
+struct metric_spec {
     const char *name; /* as in Prometheus, without the prefix */
     enum metric_kind kind;
     unsigned stages; /* enum stage_mask: who has it */
@@ -86,7 +87,7 @@ struct metric {
     const char *help;
 };
 
-extern const struct metric metrics[N_METRICS];
+extern const struct metric_spec metrics[N_METRICS];
 
 /* Upper bounds of a histogram's buckets; durations are counted in microseconds. */
 #define PULSE_BOUNDS 13
@@ -139,11 +140,13 @@ void pulse_observe(struct pulse *p, enum metric m, size_t a, size_t b, int64_t u
 /* What a series has now: for tests. */
 int64_t pulse_value(const struct pulse *p, enum metric m, size_t a, size_t b);
 
-/* ---- the message ---- */
+/* ---- telling ---- */
 
-#define PULSE_VERSION     1
-#define PULSE_SAMPLES_MAX 4096
-#define PULSE_MESSAGE_MAX (512 * 1024)
+/* Everything, as one message (docs/wire.md, "pulse"). `leaving`: the last one, it was asked to
+ * stop. */
+void pulse_encode(struct buf *out, const struct pulse *p, int64_t mono_us, bool leaving);
+
+/* ---- listening ---- */
 
 struct pulse_sample {
     enum metric metric;
@@ -152,21 +155,20 @@ struct pulse_sample {
     const int64_t *histogram; /* PULSE_HISTOGRAM_CELLS of them, not cumulative; else NULL */
 };
 
-struct pulse_message {
-    struct text stage, instance, version;
-    int64_t pid;
-    int64_t started_us; /* UTC, by the sender's clock */
-    int64_t uptime_ms;
-    bool leaving; /* the last one: it was asked to stop */
+struct pulse_seen {
+    unsigned stage; /* one bit of enum stage_mask */
+    const struct pulse_message *message;
     const struct pulse_sample *samples;
     size_t n_samples;
 };
 
-void pulse_encode(struct buf *out, const struct pulse *p, int64_t utc_us, int64_t mono_us,
-                  bool leaving);
-/* ST_REJECT: not a version 1 pulse. A metric that this program does not know is passed over. What
- * comes back borrows `msg`, the rest lives in `a`. */
-enum status pulse_decode(const struct pulse_message **out, struct arena *a, struct text msg,
+/* ST_REJECT: no pulse, or of a stage that is not known. A metric that this program does not know,
+ * or knows otherwise, is passed over: listeners and stages need not be of one age. What comes back
+ * borrows `msg`, the rest lives in `a`. */
+enum status pulse_decode(const struct pulse_seen **out, struct arena *a, struct text msg,
                          struct err *err) CHECKED;
+
+/* "fetcher"; NULL for a bit that has no pulse. */
+const char *pulse_stage_name(unsigned stage);
 
 #endif

@@ -31,6 +31,12 @@ struct stage {
     size_t n_watches;
     int extra_fd;
     short extra_events;
+
+    struct pulse *pulse; /* NULL: it counts nothing */
+    struct link *pulse_link;
+    struct arena *pulse_arena;
+    int64_t beat_at_us;
+    uint64_t told_lines[LOG_ERROR + 1]; /* of the log, by level */
 };
 
 /* Set by the signal handler, which can be given no argument. */
@@ -87,10 +93,62 @@ enum status stage_open(struct stage **out, const char *name, const struct config
     return ST_OK;
 }
 
+/* ---- pulse ---- */
+
+enum status stage_pulse_open(struct stage *stage, enum stage_mask kind, const struct config *cfg,
+                             struct err *err)
+{
+    TRY(link_open(&stage->pulse_link, stage->zmq, LINK_PULSE_OUT, cfg, TEXT_NULL, err));
+    stage->pulse = pulse_new(kind, cfg->instance);
+    stage->pulse_arena = arena_new();
+    return ST_OK;
+}
+
+struct pulse *stage_pulse(const struct stage *stage)
+{
+    return stage->pulse;
+}
+
+static void count_lines(struct stage *stage, enum log_level level, enum log_label label)
+{
+    uint64_t lines = log_lines(level);
+
+    pulse_add(stage->pulse, M_LOG_LINES, label, 0, (int64_t)(lines - stage->told_lines[level]));
+    stage->told_lines[level] = lines;
+}
+
+static void publish(struct stage *stage, int64_t mono_us, bool leaving)
+{
+    struct buf b = {.arena = stage->pulse_arena};
+    struct text message;
+    struct err ignored; /* a pulse that is lost costs nothing */
+
+    count_lines(stage, LOG_WARN, LOG_LABEL_WARN);
+    count_lines(stage, LOG_ERROR, LOG_LABEL_ERROR);
+    pulse_encode(&b, stage->pulse, mono_us, leaving);
+    message = (struct text){b.at, b.len};
+    if (link_send(stage->pulse_link, 0, &message, 1, &ignored) != ST_OK)
+        LOG(DEBUG, "pulse.lost", KV("error", ignored.text));
+    arena_reset(stage->pulse_arena);
+}
+
+void stage_beat(struct stage *stage, int64_t mono_us)
+{
+    if (!stage->pulse || mono_us < stage->beat_at_us)
+        return;
+    publish(stage, mono_us, false);
+    stage->beat_at_us = mono_us + PULSE_EVERY_US;
+}
+
 void stage_close(struct stage **stage)
 {
     if (!*stage)
         return;
+    if ((*stage)->pulse)
+        publish(*stage, clock_mono_us(), true);
+    link_close(&(*stage)->pulse_link);
+    pulse_free(&(*stage)->pulse);
+    arena_free(&(*stage)->pulse_arena);
     if ((*stage)->zmq)
         zmq_ctx_term((*stage)->zmq);
     free(*stage);
@@ -165,11 +223,23 @@ static size_t poll_items(const struct stage *stage, zmq_pollitem_t items[POLL_MA
     return n;
 }
 
+/* Waits for the items at most until `until_us`; whether one of them, or a signal, ended it. */
+static bool wait_once(zmq_pollitem_t *items, size_t n, int64_t until_us)
+{
+    int64_t wait_us = until_us - clock_mono_us();
+
+    /* rounded up: waking a little early would only spin */
+    return zmq_poll(items, (int)n,
+                    until_us == INT64_MAX ? -1
+                    : wait_us <= 0        ? 0
+                                          : (long)((wait_us + US_PER_MS - 1) / US_PER_MS)) != 0;
+}
+
 bool stage_wait(struct stage *stage, int64_t deadline_us)
 {
     zmq_pollitem_t items[POLL_MAX];
     size_t n;
-    int64_t wait_us;
+    bool woken;
 
     for (size_t i = 0; i < stage->n_watches; i++) {
         int64_t due = link_deadline_us(stage->watches[i].link);
@@ -179,12 +249,11 @@ bool stage_wait(struct stage *stage, int64_t deadline_us)
     if (stage_stopping())
         return false;
     n = poll_items(stage, items);
-    wait_us = deadline_us - clock_mono_us();
-    /* rounded up: waking a little early would only spin */
-    (void)zmq_poll(items, (int)n,
-                   deadline_us == INT64_MAX ? -1
-                   : wait_us <= 0           ? 0
-                                            : (long)((wait_us + US_PER_MS - 1) / US_PER_MS));
+    do { /* a pulse in between is nothing that the stage has to wake for */
+        int64_t beat_us = stage->pulse ? stage->beat_at_us : INT64_MAX;
+        woken = wait_once(items, n, beat_us < deadline_us ? beat_us : deadline_us);
+        stage_beat(stage, clock_mono_us());
+    } while (!woken && clock_mono_us() < deadline_us);
     for (size_t i = 0; i < stage->n_watches; i++)
         link_refresh(stage->watches[i].link, clock_mono_us());
     return !stage_stopping();

@@ -13,6 +13,7 @@
 
 #include "common/link.h"
 #include "common/options.h"
+#include "common/pulse.h"
 #include "common/status.h"
 
 #define STAGE_STOP_MAX_US (INT64_C(10) * 1000000) /* what is in hand is finished within this */
@@ -25,6 +26,14 @@ enum status stage_open(struct stage **out, const char *name, const struct config
 void stage_close(struct stage **stage); /* ends the context: close the links first; accepts NULL */
 
 void *stage_zmq(const struct stage *stage);
+
+/* From now on the process counts, and publishes its pulse each second (stage_wait does it).
+ * `kind`: one bit. ST_FATAL: UF_PULSE can not be bound. */
+enum status stage_pulse_open(struct stage *stage, enum stage_mask kind, const struct config *cfg,
+                             struct err *err) CHECKED;
+struct pulse *stage_pulse(const struct stage *stage); /* NULL before: it takes no counts */
+/* Publishes when a second has passed: for loops that are not ours, and waits that take long. */
+void stage_beat(struct stage *stage, int64_t mono_us);
 
 /* A link whose sockets wake stage_wait when a message is there. `links` stay the caller's. */
 void stage_watch(struct stage *stage, struct link *link);

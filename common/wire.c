@@ -388,7 +388,7 @@ static enum status message_open(struct reader *r, struct arena *a, struct text m
     r->at = u->data.via.array.ptr;
     r->left = u->data.via.array.size;
     version = get_int(r, "version", 0, INT64_MAX);
-    *kind = (enum wire_kind)get_int(r, "kind", WIRE_JOB, WIRE_ACKS);
+    *kind = (enum wire_kind)get_int(r, "kind", WIRE_JOB, WIRE_PULSE);
     if (r->bad)
         return err->status;
     if (version != WIRE_VERSION)
@@ -872,5 +872,89 @@ enum status acks_decode(const struct acks **out, struct arena *a, struct text ms
     array_end(&r, &in);
     TRY(message_end(&r));
     *out = acks;
+    return ST_OK;
+}
+
+/* ---- pulse ---- */
+
+#define SAMPLE_FIELDS 3
+static void put_sample(msgpack_packer *pk, const struct wire_sample *s)
+{
+    msgpack_pack_array(pk, SAMPLE_FIELDS);
+    put_text(pk, s->name);
+    msgpack_pack_array(pk, s->n_labels);
+    for (size_t i = 0; i < s->n_labels; i++)
+        put_text(pk, s->labels[i]);
+    if (s->n_cells == 0) {
+        msgpack_pack_int64(pk, s->value);
+        return;
+    }
+    msgpack_pack_array(pk, s->n_cells);
+    for (size_t i = 0; i < s->n_cells; i++)
+        msgpack_pack_int64(pk, s->cells[i]);
+}
+
+void pulse_message_encode(struct buf *out, const struct pulse_message *p)
+{
+    msgpack_packer pk = packer(out, WIRE_PULSE, 8);
+
+    put_text(&pk, p->stage);
+    put_text(&pk, p->instance);
+    put_text(&pk, p->version);
+    msgpack_pack_int64(&pk, p->pid);
+    msgpack_pack_int64(&pk, p->started_us);
+    msgpack_pack_int64(&pk, p->uptime_ms);
+    put_bool(&pk, p->leaving);
+    msgpack_pack_array(&pk, p->n_samples);
+    for (size_t i = 0; i < p->n_samples; i++)
+        put_sample(&pk, &p->samples[i]);
+}
+
+static void get_sample(struct reader *r, struct wire_sample *s)
+{
+    struct reader in, labels, cells;
+    int64_t *list;
+
+    get_array(r, "sample", SAMPLE_FIELDS, SAMPLE_FIELDS, &in);
+    s->name = get_text(&in, "name", 100);
+    s->n_labels = get_array(&in, "labels", 0, WIRE_LABELS_MAX, &labels);
+    for (size_t i = 0; i < s->n_labels; i++)
+        s->labels[i] = get_text(&labels, "label", 100);
+    array_end(&in, &labels);
+    if (in.bad || in.left == 0 || in.at->type != MSGPACK_OBJECT_ARRAY) {
+        s->value = get_int(&in, "value", INT64_MIN, INT64_MAX);
+        array_end(r, &in);
+        return;
+    }
+    s->n_cells = get_array(&in, "histogram", 2, WIRE_CELLS_MAX, &cells);
+    s->cells = list = ARENA_ARRAY(r->arena, s->n_cells, int64_t);
+    for (size_t i = 0; i < s->n_cells; i++)
+        list[i] = get_int(&cells, "cell", 0, INT64_MAX / WIRE_CELLS_MAX);
+    array_end(&in, &cells);
+    array_end(r, &in);
+}
+
+enum status pulse_message_decode(const struct pulse_message **out, struct arena *a, struct text msg,
+                                 struct err *err)
+{
+    struct pulse_message *p = ARENA_NEW(a, struct pulse_message);
+    struct wire_sample *list;
+    struct reader r, in;
+
+    TRY(message_expect(&r, a, msg, WIRE_PULSE, "pulse", err));
+    p->stage = get_text(&r, "stage", 40);
+    p->instance = get_text(&r, "instance", 200);
+    p->version = get_text(&r, "version", 40);
+    p->pid = get_int(&r, "pid", 0, INT64_MAX);
+    p->started_us = get_time(&r, "started");
+    p->uptime_ms = get_int(&r, "uptime_ms", 0, INT64_MAX);
+    p->leaving = get_bool(&r, "leaving");
+    p->n_samples = get_array(&r, "samples", 0, WIRE_SAMPLES_MAX, &in);
+    p->samples = list = ARENA_ARRAY(a, p->n_samples, struct wire_sample);
+    for (size_t i = 0; i < p->n_samples && !in.bad; i++)
+        get_sample(&in, &list[i]);
+    array_end(&r, &in);
+    TRY(message_end(&r));
+    *out = p;
     return ST_OK;
 }

@@ -202,9 +202,43 @@ void acks_encode(struct buf *out, const struct acks *a);
 enum status acks_decode(const struct acks **out, struct arena *a, struct text msg,
                         struct err *err) CHECKED;
 
+/* pulse: what a process counts (common/pulse.h). any stage -> whoever listens */
+#define WIRE_SAMPLES_MAX 4096
+#define WIRE_LABELS_MAX  2
+#define WIRE_CELLS_MAX   64
+struct wire_sample {
+    struct text name;
+    struct text labels[WIRE_LABELS_MAX];
+    size_t n_labels;
+    int64_t value; /* of a counter or gauge */
+    const int64_t
+        *cells;     /* of a histogram: a count for each bucket, then the sum in microseconds */
+    size_t n_cells; /* 0: no histogram */
+};
+struct pulse_message {
+    struct text stage, instance, version;
+    int64_t pid;
+    int64_t started_us; /* UTC, by the sender's clock */
+    int64_t uptime_ms;
+    bool leaving; /* its last one */
+    const struct wire_sample *samples;
+    size_t n_samples;
+};
+void pulse_message_encode(struct buf *out, const struct pulse_message *p);
+enum status pulse_message_decode(const struct pulse_message **out, struct arena *a, struct text msg,
+                                 struct err *err) CHECKED;
+
 /* The kind of a message, for sockets that carry several; ST_REJECT when it is no message of this
  * version. */
-enum wire_kind { WIRE_JOB = 1, WIRE_READY, WIRE_DONE, WIRE_PAGES, WIRE_RECORDS, WIRE_ACKS };
+enum wire_kind {
+    WIRE_JOB = 1,
+    WIRE_READY,
+    WIRE_DONE,
+    WIRE_PAGES,
+    WIRE_RECORDS,
+    WIRE_ACKS,
+    WIRE_PULSE
+};
 enum status wire_kind_of(enum wire_kind *out, struct text msg, struct err *err) CHECKED;
 
 #endif

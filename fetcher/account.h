@@ -39,8 +39,9 @@ struct answer {
     enum ending failure;
     bool lasting; /* trying again now would end the same way */
     const char *error;
-    int64_t date_s; /* the Date header, seconds since the epoch; -1: none */
-    int64_t utc_us; /* this host's clock when it came */
+    int64_t date_s;  /* the Date header, seconds since the epoch; -1: none */
+    int64_t utc_us;  /* this host's clock when it came */
+    int64_t took_us; /* from sending the request */
     struct retry_advice advice;
     char *body; /* malloc'ed; account_answer takes it; may be NULL */
     size_t body_len;

@@ -40,6 +40,7 @@ struct slot {
 
 struct fetcher {
     struct stage *stage;
+    struct pulse *pulse;
     uv_loop_t loop;
     uv_prepare_t turn;
     uv_timer_t heartbeat, refresh;
@@ -149,12 +150,46 @@ static struct slot *slot_new(struct fetcher *f)
 
 /* ---- what a slot wants ---- */
 
+/* What of the metric requests_total an answer is. Whether its body makes sense is not known yet. */
+static enum outcome_label outcome_of(const struct answer *answer)
+{
+    static const enum outcome_label failures[N_ENDINGS] = {
+        [END_TIMEOUT] = OUTCOME_TIMEOUT,
+        [END_TLS] = OUTCOME_TLS,
+        [END_DNS] = OUTCOME_DNS,
+        [END_PROTOCOL] = OUTCOME_PROTOCOL,
+        [END_TOO_LARGE] = OUTCOME_TOO_LARGE,
+    };
+    uint32_t status = answer->http_status;
+
+    if (status == 0)
+        return failures[answer->failure] ? failures[answer->failure] : OUTCOME_PROVIDER_ERROR;
+    if (status / 100 == 2)
+        return OUTCOME_OK;
+    if (status == 401 || status == 403)
+        return OUTCOME_AUTH_INVALID;
+    if (status == 429)
+        return OUTCOME_RATE_LIMITED;
+    return status / 100 == 4 && status != 408 ? OUTCOME_REFUSED : OUTCOME_PROVIDER_ERROR;
+}
+
+static void count_answer(struct fetcher *f, const struct slot *s, const struct answer *answer)
+{
+    size_t provider = pulse_name(f->pulse, account_job(s->account)->provider);
+    enum outcome_label outcome = outcome_of(answer);
+
+    pulse_add(f->pulse, M_REQUESTS, provider, outcome, 1);
+    pulse_observe(f->pulse, M_REQUEST_DURATION, provider, outcome, answer->took_us);
+    pulse_add(f->pulse, M_BYTES_FETCHED, provider, 0, (int64_t)answer->body_len);
+}
+
 static void on_answer(void *arg, struct answer *answer)
 {
     struct slot *s = arg;
     struct fetcher *f = s->fetcher;
 
     s->transfer = NULL;
+    count_answer(f, s, answer);
     CRASH_POINT("fetcher.answer.received");
     account_answer(s->account, answer, f->memory, clock_mono_us());
     CRASH_POINT("fetcher.answer.taken");
@@ -199,12 +234,15 @@ static bool send_pages(struct fetcher *f, struct slot *s)
                           free_body, &err);
     arena_reset(f->memory);
     CRASH_POINT("fetcher.pages.sent");
-    if (st == ST_OK)
-        account_pages_sent(s->account);
-    return st == ST_OK;
+    if (st != ST_OK)
+        return false;
+    pulse_add(f->pulse, M_PAGES_FETCHED, pulse_name(f->pulse, account_job(s->account)->provider), 0,
+              (int64_t)pages.n_pages);
+    account_pages_sent(s->account);
+    return true;
 }
 
-static void log_done(const struct fetcher *f, const struct slot *s, const struct done *done)
+static void tell_done(struct fetcher *f, const struct slot *s, const struct done *done)
 {
     const struct job *job = account_job(s->account);
     const struct window_end *worst = &done->ends[0];
@@ -217,6 +255,7 @@ static void log_done(const struct fetcher *f, const struct slot *s, const struct
         pages += end->pages;
         requests += end->requests;
         bytes += end->bytes;
+        pulse_add(f->pulse, M_WINDOWS_ENDED, pulse_name(f->pulse, job->provider), end->ending, 1);
         if (end->ending > worst->ending)
             worst = end;
     }
@@ -253,7 +292,7 @@ static void finish(struct fetcher *f, struct slot *s)
     s->done_waits = st == ST_RETRY && f->now_us < s->lease_end_us;
     if (s->done_waits)
         return;
-    log_done(f, s, &done);
+    tell_done(f, s, &done);
     slot_free(f, s);
 }
 
@@ -514,6 +553,7 @@ static void leave_line(struct fetcher *f, struct slot *s)
 static void on_heartbeat(uv_timer_t *timer)
 {
     struct fetcher *f = timer->loop->data;
+    int64_t n_asked = 0;
 
     f->now_us = clock_mono_us();
     schedulers_owe_ready(f->schedulers);
@@ -521,9 +561,14 @@ static void on_heartbeat(uv_timer_t *timer)
         struct slot *s = &f->slots[i];
         if (s->done_waits)
             look_at(f, s);
+        n_asked += s->transfer != NULL;
         if (s->transfer)
             leave_line(f, s);
     }
+    pulse_set(f->pulse, M_JOBS_HELD, f->n_used);
+    pulse_set(f->pulse, M_REQUESTS_IN_FLIGHT, n_asked);
+    pulse_set(f->pulse, M_PAGES_BLOCKED, f->blocked);
+    stage_beat(f->stage, f->now_us);
 }
 
 static void on_signal(uv_poll_t *poll, int status, int events)
@@ -626,6 +671,8 @@ enum status fetcher_open(struct fetcher **out, const struct config *cfg, struct 
     TRY(http_open(&f->http, &f->loop, &limits, err));
     TRY(link_open(&f->pages, stage_zmq(f->stage), LINK_PAGES_OUT, cfg, TEXT_NULL, err));
     TRY(schedulers_open(&f->schedulers, &f->loop, stage_zmq(f->stage), cfg, err));
+    TRY(stage_pulse_open(f->stage, STAGE_FETCHER, cfg, err));
+    f->pulse = stage_pulse(f->stage);
     if (zmq_getsockopt(link_socket(f->pages, 0), ZMQ_FD, &pages_fd, &len) < 0)
         return err_set(err, ST_RETRY, "no descriptor: %s", zmq_strerror(errno));
     TRY(watch(f, &f->pages_wake, pages_fd, on_pages, err));

@@ -392,10 +392,13 @@ static void transfer_answer(struct transfer *t, CURLcode code)
     struct text date = header_of(t->easy, "Date");
     struct answer answer = {.utc_us = clock_utc_us(), .date_s = -1};
     char error[512];
+    curl_off_t took_us = 0;
     long status = 0;
 
     (void)curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+    (void)curl_easy_getinfo(t->easy, CURLINFO_TOTAL_TIME_T, &took_us);
     answer.http_status = status > 0 ? (uint32_t)status : 0;
+    answer.took_us = took_us;
     if (date.at)
         answer.date_s = http_date_parse(date);
     answer.advice =

@@ -50,5 +50,7 @@ bool stages_ready(const struct stages *s, struct arena *a, const char **missing)
  *
  * Counters are summed over their labels; /metrics has them one by one. */
 void stages_json(struct buf *out, const struct stages *s);
+/* The same, of any instances at any time. */
+void stages_write(struct buf *out, const struct instances *in, int64_t utc_us, int64_t mono_us);
 
 #endif

@@ -15,6 +15,7 @@
 
 struct normalizer {
     struct stage *stage;
+    struct pulse *pulse;
     struct link *pages, *records;
     struct arena *arena;
     struct people people;
@@ -33,6 +34,8 @@ enum status normalizer_open(struct normalizer **out, const struct config *cfg, s
     TRY(stage_open(&n->stage, "normalizer", cfg, err));
     TRY(link_open(&n->records, stage_zmq(n->stage), LINK_RECORDS_OUT, cfg, TEXT_NULL, err));
     TRY(link_open(&n->pages, stage_zmq(n->stage), LINK_PAGES_IN, cfg, TEXT_NULL, err));
+    TRY(stage_pulse_open(n->stage, STAGE_NORMALIZER, cfg, err));
+    n->pulse = stage_pulse(n->stage);
     stage_watch(n->stage, n->pages);
     stage_watch(n->stage, n->records); /* nothing arrives there; it has to find its writers */
     return ST_OK;
@@ -167,6 +170,7 @@ static void wait_for_room(struct normalizer *n)
         (void)zmq_poll(wake, stage_stopping() ? 1 : 2,
                        (long)((wait_us + US_PER_MS - 1) / US_PER_MS));
     link_refresh(n->records, clock_mono_us());
+    stage_beat(n->stage, clock_mono_us());
 }
 
 /* Sends one message, however long the writers need. ST_RETRY: asked to stop, and still no room. */
@@ -185,9 +189,23 @@ static enum status hand_on(struct normalizer *n, struct text message, struct err
         if (!told)
             LOG(INFO, "records.wait", KV("why", err->text));
         told = true;
+        pulse_set(n->pulse, M_RECORDS_BLOCKED, 1);
         wait_for_room(n);
     }
+    pulse_set(n->pulse, M_RECORDS_BLOCKED, 0);
     return st;
+}
+
+static void count_page(struct normalizer *n, const struct origin *origin, const struct page *page,
+                       const struct record_page *out)
+{
+    size_t provider = pulse_name(n->pulse, origin->provider);
+
+    pulse_add(n->pulse, M_PAGES_NORMALIZED, provider, 0, 1);
+    pulse_add(n->pulse, M_BYTES_NORMALIZED, provider, 0, (int64_t)page->body.len);
+    pulse_add(n->pulse, M_RECORDS_MADE, provider, 0, (int64_t)out->n_records);
+    pulse_add(n->pulse, M_PAGES_DEAD, provider, 0, out->dead.reason.at != NULL);
+    pulse_add(n->pulse, M_ROWS_SET_ASIDE, provider, 0, (int64_t)out->n_bad_rows);
 }
 
 static enum status translate(struct normalizer *n, struct msg *in, struct err *err)
@@ -208,6 +226,7 @@ static enum status translate(struct normalizer *n, struct msg *in, struct err *e
     for (size_t i = 0; i < pages->n_pages; i++) {
         normalize_page(&out[i], a, &pages->origin, &pages->pages[i], &n->people);
         n_records += out[i].n_records;
+        count_page(n, &pages->origin, &pages->pages[i], &out[i]);
     }
     for (size_t at = 0, fit; at < pages->n_pages; at += fit) {
         struct records records = {.origin = pages->origin, .pages = out + at};

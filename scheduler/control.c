@@ -56,6 +56,7 @@ static enum status command_run(struct control_view *view, struct json_writer *w,
 
     TRY(text_member(&account, request, "account", false, err));
     TRY(ledger_run(view->ledger, account, &run_id, &accounts, err));
+    pulse_add(view->ledger->pulse, M_RUNS_STARTED, RUN_MANUAL, 0, 1);
     put_run_id(w, &run_id);
     json_w_key(w, "accounts");
     json_w_int(w, accounts);
@@ -75,6 +76,7 @@ static enum status command_inject(struct control_view *view, struct json_writer 
     TRY(time_member(&in.from_us, request, "from", err));
     TRY(time_member(&in.to_us, request, "to", err));
     TRY(ledger_inject(view->ledger, &in, &run_id, &jobs, err));
+    pulse_add(view->ledger->pulse, M_RUNS_STARTED, RUN_INJECT, 0, 1);
     put_run_id(w, &run_id);
     json_w_key(w, "jobs");
     json_w_int(w, jobs);

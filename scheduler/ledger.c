@@ -320,6 +320,27 @@ enum status ledger_claim(struct ledger *l, struct claim *out, struct arena *a, s
     return st;
 }
 
+enum status ledger_due(struct ledger *l, int64_t *out, struct err *err)
+{
+    struct arena *a = arena_new();
+    PGresult *r = NULL;
+    enum status st = pg_begin(l->pg, err);
+
+    if (st == ST_OK)
+        st = pg_query(l->pg, &r, a,
+                      "SELECT count(*) FROM (SELECT 1 FROM accounts WHERE enabled AND next_due <= "
+                      "now() LIMIT 10000) AS due",
+                      NULL, err);
+    if (st == ST_OK)
+        *out = pg_int(r, 0, 0);
+    if (st == ST_OK)
+        st = pg_commit(l->pg, err);
+    if (st != ST_OK)
+        pg_rollback(l->pg);
+    arena_free(&a);
+    return st;
+}
+
 /* ---- settle ---- */
 
 static const char lock_sql[] =
@@ -565,12 +586,13 @@ static enum status settle_owed(struct ledger *l, struct arena *a, struct tracked
 
 /* The run of the tick that the newest of these claims lies in, by the database's clock. A new tick
  * ends the run before: accounts that were not due in it have nothing to add. */
-static enum status tick_run(struct ledger *l, struct tracked_job *const *jobs, size_t n,
-                            struct err *err)
+static enum status tick_run(struct ledger *l, struct arena *a, struct tracked_job *const *jobs,
+                            size_t n, struct err *err)
 {
     int64_t newest = 0, tick;
     struct pg_params p = {0};
     char text[TIME_TEXT_MAX];
+    PGresult *made;
 
     for (size_t i = 0; i < n; i++)
         if (jobs[i]->claimed_at_us > newest)
@@ -583,12 +605,13 @@ static enum status tick_run(struct ledger *l, struct tracked_job *const *jobs, s
                  "UPDATE fetch_runs SET finished_at = now() WHERE finished_at IS NULL AND kind = "
                  "'scheduled' AND tick < $1::timestamptz",
                  &p, err));
-    TRY(pg_query(l->pg, NULL, NULL,
+    TRY(pg_query(l->pg, &made, a,
                  "INSERT INTO fetch_runs (kind, tick, accounts_total) "
                  "SELECT 'scheduled', $1::timestamptz, count(*) "
                  "FROM accounts WHERE enabled ON CONFLICT (tick) "
                  "WHERE tick IS NOT NULL DO NOTHING",
                  &p, err));
+    l->run_begun = PQcmdTuples(made)[0] == '1'; /* else another scheduler did */
     l->tick_us = tick;
     return ST_OK;
 }
@@ -710,7 +733,7 @@ static enum status settle(struct ledger *l, struct arena *a, struct tracked_job 
     TRY(settle_live(l, a, ours, n_ours, err));
     TRY(settle_owed(l, a, ours, n_ours, err));
     CRASH_POINT("scheduler.watermark.moved");
-    TRY(tick_run(l, ours, n_ours, err));
+    TRY(tick_run(l, a, ours, n_ours, err));
     TRY(settle_runs(l, a, ours, n_ours, err));
     pg_array_open(&ids, a);
     pg_array_open(&idle, a);
@@ -732,8 +755,12 @@ enum status ledger_settle(struct ledger *l, struct tracked_job *const *jobs, siz
                           struct err *err)
 {
     struct arena *a = arena_new();
-    enum status st = settle(l, a, jobs, n, err);
+    enum status st;
 
+    l->run_begun = false;
+    st = settle(l, a, jobs, n, err);
+    if (st == ST_OK)
+        pulse_add(l->pulse, M_RUNS_STARTED, RUN_SCHEDULED, 0, l->run_begun);
     if (st != ST_OK) {
         l->tick_us = 0; /* its row may be gone with the transaction */
         pg_rollback(l->pg);

@@ -11,6 +11,7 @@
 #include "common/json.h"
 #include "common/options.h"
 #include "common/pg.h"
+#include "common/pulse.h"
 #include "scheduler/jobs.h"
 
 struct ledger {
@@ -18,7 +19,9 @@ struct ledger {
     const struct config *cfg;
     struct slots slots;
     struct uuid scheduler_id;
-    int64_t tick_us; /* the newest tick that has its run */
+    int64_t tick_us;     /* the newest tick that has its run */
+    bool run_begun;      /* the running settlement made it */
+    struct pulse *pulse; /* NULL: nothing is counted */
 };
 
 /* What a claim found. */
@@ -35,6 +38,10 @@ struct claim {
  * SKIP LOCKED: another scheduler's claims, and accounts that a writer holds, are passed by. */
 enum status ledger_claim(struct ledger *l, struct claim *out, struct arena *a, size_t max,
                          struct err *err) CHECKED;
+
+/* How many accounts wait for a claim, as far as LEDGER_DUE_MAX. */
+#define LEDGER_DUE_MAX 10000
+enum status ledger_due(struct ledger *l, int64_t *out, struct err *err) CHECKED;
 
 /* Writes down how jobs ended, moves watermarks, releases their leases. A job whose account has a
  * newer epoch is another's by now and changes nothing. */

@@ -18,11 +18,13 @@
 #define SETTLE_MAX     512            /* jobs of one settlement */
 #define SETTLE_WAIT_US (20 * US_PER_MS) /* that several share one transaction */
 #define WATCH_US       (1 * US_PER_S) /* silent fetchers and ended leases are looked for this often */
+#define BACKLOG_US     (5 * US_PER_S) /* how many accounts wait is counted this often */
 #define TAKE_MAX       1000 /* messages of one link in one turn: the others have their turn, too */
 
 struct scheduler {
     const struct config *cfg;
     struct stage *stage;
+    struct pulse *pulse;
     struct link *jobs_link, *acks_link, *control_link;
     struct pg *pg;
     struct ledger ledger;
@@ -32,7 +34,7 @@ struct scheduler {
     struct tracked_job *ended[SETTLE_MAX]; /* out of `jobs`, to be settled */
     size_t n_ended;
     int64_t settle_at_us; /* 0: nothing waits */
-    int64_t claim_at_us, watch_at_us, started_us;
+    int64_t claim_at_us, watch_at_us, backlog_at_us, started_us;
     bool paused;
 };
 
@@ -61,6 +63,10 @@ enum status scheduler_open(struct scheduler **out, const struct config *cfg, str
     TRY(link_open(&s->jobs_link, stage_zmq(s->stage), LINK_JOBS_OUT, cfg, TEXT_NULL, err));
     TRY(link_open(&s->acks_link, stage_zmq(s->stage), LINK_ACKS_IN, cfg, id, err));
     TRY(link_open(&s->control_link, stage_zmq(s->stage), LINK_CONTROL_IN, cfg, TEXT_NULL, err));
+    TRY(stage_pulse_open(s->stage, STAGE_SCHEDULER, cfg, err));
+    s->pulse = stage_pulse(s->stage);
+    s->ledger.pulse = s->pulse;
+    pulse_set(s->pulse, M_POSTGRES_UP, 1);
     stage_watch(s->stage, s->jobs_link);
     stage_watch(s->stage, s->acks_link);
     stage_watch(s->stage, s->control_link);
@@ -133,6 +139,7 @@ static void watch_job(struct tracked_job *job, void *arg)
 
     if (!job->lost && now >= job->deadline_us) {
         struct fetcher *f = fetchers_find(&s->fetchers, job->fetcher);
+        pulse_count(s->pulse, M_LEASES_EXPIRED);
         LOG(WARN, "lease.expired", KV("account", job->account_id),
             KV("job", uuid_format(id, &job->job_id)), KV("fetcher", job->fetcher),
             KV("done", job->done));
@@ -159,6 +166,17 @@ static void watch(struct scheduler *s)
         LOG(WARN, "fetcher.gone", KV("fetcher", gone));
     jobs_each(s->jobs, watch_job, s);
     s->watch_at_us = now + WATCH_US;
+    pulse_set(s->pulse, M_JOBS_OUT, (int64_t)(jobs_count(s->jobs) + s->n_ended));
+    pulse_set(s->pulse, M_FETCHERS, (int64_t)s->fetchers.n);
+    pulse_set(s->pulse, M_FETCHER_CREDIT, (int64_t)fetchers_credit(&s->fetchers));
+    pulse_set(s->pulse, M_PAUSED, s->paused);
+}
+
+/* Whether Postgres answered. */
+static void count_postgres(struct scheduler *s, bool up)
+{
+    pulse_set(s->pulse, M_POSTGRES_UP, up);
+    pulse_add(s->pulse, M_POSTGRES_RETRIES, 0, 0, !up);
 }
 
 enum status scheduler_settle(struct scheduler *s, struct err *err)
@@ -170,6 +188,7 @@ enum status scheduler_settle(struct scheduler *s, struct err *err)
     if (s->n_ended == 0 || (now < s->settle_at_us && s->n_ended < SETTLE_MAX))
         return ST_OK;
     st = ledger_settle(&s->ledger, s->ended, s->n_ended, err);
+    count_postgres(s, st == ST_OK);
     if (st == ST_RETRY) {
         LOG(WARN, "settle.retry", KV("error", err->text), KV("jobs", (int64_t)s->n_ended));
         s->settle_at_us = clock_mono_us() + CLAIM_RETRY_US;
@@ -177,8 +196,10 @@ enum status scheduler_settle(struct scheduler *s, struct err *err)
     }
     TRY(st);
     LOG(INFO, "jobs.settled", KV("jobs", (int64_t)s->n_ended), KV("us", clock_mono_us() - now));
-    for (size_t i = 0; i < s->n_ended; i++)
+    for (size_t i = 0; i < s->n_ended; i++) {
+        pulse_add(s->pulse, M_JOBS_SETTLED, s->ended[i]->lost ? SETTLED_LOST : SETTLED_DONE, 0, 1);
         job_free(s->ended[i]);
+    }
     s->n_ended = 0;
     s->settle_at_us = 0;
     s->claim_at_us = 0; /* some may be due again at once */
@@ -256,6 +277,7 @@ static void take_acks(struct scheduler *s, struct arena *a, struct text body)
     CRASH_POINT("scheduler.acks.received");
     for (size_t i = 0; i < acks->n_acks; i++) {
         struct tracked_job *job = jobs_find(s->jobs, &acks->acks[i].job_id);
+        pulse_add(s->pulse, M_PAGES_ACKED, acks->acks[i].fate, 0, 1);
         if (!job)
             continue;
         job_ack(job, &acks->acks[i]);
@@ -362,6 +384,7 @@ static void send_job(struct scheduler *s, struct tracked_job *job, struct arena 
             CRASH_POINT("scheduler.job.sent");
             memcpy(job->fetcher, f->instance, sizeof(job->fetcher));
             f->held++;
+            pulse_count(s->pulse, M_JOBS_SENT);
             return;
         }
         LOG(WARN, "fetcher.unreachable", KV("fetcher", f->instance), KV("error", err.text));
@@ -386,6 +409,21 @@ static void start_job(struct scheduler *s, struct tracked_job *job, struct arena
     end_if_settled(s, job);
 }
 
+/* How many accounts wait for a claim: for people, so at leisure. */
+static enum status count_backlog(struct scheduler *s, struct err *err)
+{
+    int64_t due = 0;
+    enum status st;
+
+    if (stage_stopping() || clock_mono_us() < s->backlog_at_us)
+        return ST_OK;
+    st = ledger_due(&s->ledger, &due, err);
+    if (st == ST_OK)
+        pulse_set(s->pulse, M_ACCOUNTS_DUE, due);
+    s->backlog_at_us = clock_mono_us() + BACKLOG_US;
+    return st == ST_RETRY ? ST_OK : st; /* whoever claims or settles says so */
+}
+
 enum status scheduler_claim(struct scheduler *s, struct err *err)
 {
     size_t want = claim_room(s);
@@ -394,12 +432,14 @@ enum status scheduler_claim(struct scheduler *s, struct err *err)
     enum status st;
     int64_t now = clock_mono_us();
 
+    TRY(count_backlog(s, err));
     if (stage_stopping() || now < s->claim_at_us || want == 0)
         return ST_OK;
     a = arena_new();
     st = ledger_claim(&s->ledger, &claim, a, want, err);
     if (st == ST_OK) {
         s->paused = claim.paused;
+        pulse_add(s->pulse, M_ACCOUNTS_CLAIMED, 0, 0, (int64_t)claim.n_claimed);
         for (size_t i = 0; i < claim.n_jobs; i++)
             start_job(s, claim.jobs[i], a);
         if (claim.n_claimed > 0)
@@ -413,6 +453,7 @@ enum status scheduler_claim(struct scheduler *s, struct err *err)
             s->claim_at_us = now + claim.next_due_in_us;
     }
     arena_free(&a);
+    count_postgres(s, st == ST_OK);
     if (st != ST_RETRY)
         return st;
     LOG(WARN, "claim.retry", KV("error", err->text));

@@ -35,6 +35,7 @@ static struct link *open_link(enum link_kind kind, const char *instance, const c
                                .records = where,
                                .acks = where,
                                .control = where,
+                               .pulse = where,
                                .instance = instance,
                                .allow_plaintext = true};
     struct link *link = NULL;

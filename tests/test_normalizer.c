@@ -141,6 +141,7 @@ static void rig_open(struct rig *rig)
     assert_non_null(mkdtemp(rig->dir));
     rig->cfg.pages = arena_printf(rig->arena, "ipc://%s/pages", rig->dir);
     rig->cfg.records = arena_printf(rig->arena, "ipc://%s/records", rig->dir);
+    rig->cfg.pulse = arena_printf(rig->arena, "ipc://%s/pulse", rig->dir);
     rig->cfg.instance = "test";
     rig->cfg.log_level = LOG_ERROR; /* the warnings are asked for, and errors are not */
     if (normalizer_open(&rig->n, &rig->cfg, &err) != ST_OK ||
@@ -169,6 +170,8 @@ static void rig_close(struct rig *rig)
     path = arena_printf(rig->arena, "%s/pages", rig->dir);
     (void)rmdir(path);
     path = arena_printf(rig->arena, "%s/records", rig->dir);
+    (void)rmdir(path);
+    path = arena_printf(rig->arena, "%s/pulse", rig->dir);
     (void)rmdir(path);
     assert_int_equal(rmdir(rig->dir), 0); /* nothing is left behind */
     arena_free(&rig->arena);

@@ -119,6 +119,30 @@ static void sample_acks(struct buf *out)
     acks_encode(out, &(struct acks){.acks = &ack, .n_acks = 1});
 }
 
+static void sample_pulse(struct buf *out)
+{
+    static const int64_t cells[] = {3, 1234567};
+    const struct wire_sample samples[] = {{.name = TEXT_LIT("request_duration_seconds"),
+                                           .labels = {TEXT_LIT("openai")},
+                                           .n_labels = 1,
+                                           .cells = cells,
+                                           .n_cells = 2},
+                                          {.name = TEXT_LIT("log_lines_total"),
+                                           .labels = {TEXT_LIT("warn")},
+                                           .n_labels = 1,
+                                           .value = INT64_MIN}};
+
+    pulse_message_encode(out, &(struct pulse_message){.stage = TEXT_LIT("fetcher"),
+                                                      .instance = TEXT_LIT("fetcher-1"),
+                                                      .version = TEXT_LIT("0.1.0"),
+                                                      .pid = 4711,
+                                                      .started_us = 5,
+                                                      .uptime_ms = 6,
+                                                      .leaving = true,
+                                                      .samples = samples,
+                                                      .n_samples = 2});
+}
+
 static enum status try_job(struct arena *a, struct text msg, struct err *err)
 {
     const struct job *out;
@@ -160,6 +184,13 @@ static enum status try_acks(struct arena *a, struct text msg, struct err *err)
     const struct acks *out;
 
     return acks_decode(&out, a, msg, err);
+}
+
+static enum status try_pulse(struct arena *a, struct text msg, struct err *err)
+{
+    const struct pulse_message *out;
+
+    return pulse_message_decode(&out, a, msg, err);
 }
 
 #define WINDOW       "window", "feed", "from", "to", "bucket_s", "complete_from", "complete"
@@ -208,6 +239,11 @@ static const struct message {
      try_acks,
      {"version", "kind", "acks", "ack", "job_id", "window", "seq", "fate", "complete", "inserted",
       "updated", "removed", "unchanged", "detail"}},
+    {"pulse", sample_pulse, try_pulse, {"version", "kind",    "stage",     "instance", "version",
+                                        "pid",     "started", "uptime_ms", "leaving",  "samples",
+                                        "sample",  "name",    "labels",    "label",    "value",
+                                        "cell",    "cell",    "sample",    "name",     "labels",
+                                        "label",   "value"}},
 };
 
 /* ---- damage ---- */
@@ -344,9 +380,9 @@ static void every_array_has_its_length(void **state)
     for (size_t i = 0; i < ROWS(messages); i++) {
         const struct message *m = &messages[i];
         for (int k = 0; k < 64 && (k == 0 || m->names[k - 1]); k++) {
-            static const char *const arrays[] = {"windows", "window", "held",     "ends", "end",
-                                                 "origin",  "pages",  "page",     "dead", "spans",
-                                                 "records", "record", "bad_rows", "acks", "ack"};
+            static const char *const arrays[] = {
+                "windows", "window", "held",    "ends",   "end",      "origin", "pages", "page",
+                "dead",    "spans",  "records", "record", "bad_rows", "acks",   "ack",   "sample"};
             struct buf more = {.arena = a}, less = {.arena = a};
             bool array = k == 0;
             for (size_t t = 0; k > 0 && t < ROWS(arrays); t++)
@@ -378,7 +414,7 @@ static const struct {
 } range_cases[] = {
     {"an older version", "version", "version 0, but this program speaks version 1", 0, 0, INT},
     {"a newer version", "version", "version 2, but this program speaks version 1", 2, 3, INT},
-    {"an unknown kind", "kind", "kind: not an integer in range", 7, 0, INT},
+    {"an unknown kind", "kind", "kind: not an integer in range", 8, 0, INT},
     {"another kind", "kind", "kind 6, but job (1) was expected", WIRE_ACKS, 0, INT},
     {"another kind", "kind", "kind 1, but acks (6) was expected", WIRE_JOB, 5, INT},
     {"a short id", "job_id", "job_id: not bytes of the right length", 0, 0, SHORT_BYTES},
@@ -422,6 +458,10 @@ static const struct {
     {"a long reason", "reason", "reason", 0, 4, LONG_TEXT},
     {"a fate we do not have", "fate", "fate", 3, 5, INT},
     {"rows beyond 32 bits", "removed", "removed", INT64_C(4294967296), 5, INT},
+    {"a pulse without a stage", "stage", "stage: missing", 0, 6, NIL},
+    {"a label over 100 bytes", "label", "label: not a text", 0, 6, LONG_TEXT},
+    {"a histogram that counts down", "cell", "cell: not an integer in range", -1, 6, INT},
+    {"a sum that others would overflow", "cell", "cell", INT64_MAX, 6, INT},
     {"no number", "inserted", "inserted: not an integer in range", 0, 5, NIL},
 };
 

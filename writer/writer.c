@@ -31,6 +31,7 @@ struct waiting_ack {
 struct writer {
     const struct config *cfg;
     struct stage *stage;
+    struct pulse *pulse;
     struct link *records, *acks;
     struct pg *pg;
     struct months months;
@@ -64,6 +65,9 @@ enum status writer_open(struct writer **out, const struct config *cfg, struct er
     TRY(months_ahead(&w->months, w->pg, err));
     TRY(link_open(&w->acks, stage_zmq(w->stage), LINK_ACKS_OUT, cfg, TEXT_NULL, err));
     TRY(link_open(&w->records, stage_zmq(w->stage), LINK_RECORDS_IN, cfg, TEXT_NULL, err));
+    TRY(stage_pulse_open(w->stage, STAGE_WRITER, cfg, err));
+    w->pulse = stage_pulse(w->stage);
+    pulse_set(w->pulse, M_POSTGRES_UP, 1);
     stage_watch(w->stage, w->records);
     stage_watch(w->stage, w->acks); /* nothing comes from it; its peers are refreshed */
     return ST_OK;
@@ -204,6 +208,30 @@ static void acknowledge(struct writer *w, const struct batch_page *pages, size_t
 
 /* ---- committing ---- */
 
+static void count_commit(struct pulse *p, const struct batch_page *pages, size_t n)
+{
+    pulse_count(p, M_BATCHES);
+    for (size_t i = 0; i < n; i++) {
+        pulse_add(p, M_ROWS_WRITTEN, CHANGE_INSERTED, 0, pages[i].inserted);
+        pulse_add(p, M_ROWS_WRITTEN, CHANGE_UPDATED, 0, pages[i].updated);
+        pulse_add(p, M_ROWS_WRITTEN, CHANGE_UNCHANGED, 0, pages[i].unchanged);
+        pulse_add(p, M_ROWS_WRITTEN, CHANGE_REMOVED, 0, pages[i].removed);
+        pulse_add(p, M_PAGES_WRITTEN, pages[i].fate, 0, 1);
+    }
+}
+
+/* How a transaction went, whatever it was. */
+static void count_try(struct writer *w, enum status st, int64_t began_us)
+{
+    enum commit_label how = st == ST_OK       ? COMMIT_OK
+                            : st == ST_REJECT ? COMMIT_REFUSED
+                                              : COMMIT_RETRY;
+
+    pulse_observe(w->pulse, M_COMMIT_DURATION, how, 0, clock_mono_us() - began_us);
+    pulse_set(w->pulse, M_POSTGRES_UP, how != COMMIT_RETRY);
+    pulse_add(w->pulse, M_POSTGRES_RETRIES, 0, 0, how == COMMIT_RETRY);
+}
+
 static void log_commit(const struct batch_page *pages, size_t n, int64_t began_us)
 {
     int64_t inserted = 0, updated = 0, removed = 0, unchanged = 0, fenced = 0, dead = 0;
@@ -314,7 +342,9 @@ static enum status commit_halving(struct writer *w, struct batch_page *pages, si
     struct refusal refusal = {0};
     enum status st = batch_commit(w->pg, &w->months, pages, n, err);
 
+    count_try(w, st, began);
     if (st == ST_OK) {
+        count_commit(w->pulse, pages, n);
         log_commit(pages, n, began);
         acknowledge(w, pages, n);
         return ST_OK;
@@ -371,6 +401,8 @@ static enum status commit(struct writer *w, struct err *err)
 enum status writer_commit_if_due(struct writer *w, struct err *err)
 {
     acks_retry(w);
+    pulse_set(w->pulse, M_PAGES_WAITING, (int64_t)w->n_pages);
+    pulse_set(w->pulse, M_ACKS_WAITING, (int64_t)w->n_waiting);
     if (w->n_pages == 0)
         return ST_OK;
     if (w->retry_at_us)

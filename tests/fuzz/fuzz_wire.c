@@ -18,6 +18,7 @@ MESSAGE(ready, ready)
 MESSAGE(done, done)
 MESSAGE(records, records)
 MESSAGE(acks, acks)
+MESSAGE(pulse_message, pulse_message)
 
 /* The bodies are frames of their own: as many as the head tells of. */
 static bool recode_pages(struct buf *out, struct arena *a, struct text msg)
@@ -39,8 +40,13 @@ static bool recode_pages(struct buf *out, struct arena *a, struct text msg)
 }
 
 static bool (*const recode[])(struct buf *out, struct arena *a, struct text msg) = {
-    [WIRE_JOB] = recode_job,     [WIRE_READY] = recode_ready,     [WIRE_DONE] = recode_done,
-    [WIRE_PAGES] = recode_pages, [WIRE_RECORDS] = recode_records, [WIRE_ACKS] = recode_acks,
+    [WIRE_JOB] = recode_job,
+    [WIRE_READY] = recode_ready,
+    [WIRE_DONE] = recode_done,
+    [WIRE_PAGES] = recode_pages,
+    [WIRE_RECORDS] = recode_records,
+    [WIRE_ACKS] = recode_acks,
+    [WIRE_PULSE] = recode_pulse_message,
 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
@@ -50,7 +56,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     enum wire_kind kind;
     struct err err;
 
-    for (size_t k = WIRE_JOB; k <= WIRE_ACKS; k++) {
+    for (size_t k = WIRE_JOB; k <= WIRE_PULSE; k++) {
         if (!recode[k](&once, a, fuzz_text(data, len)))
             continue;
         HOLDS(wire_kind_of(&kind, fuzz_text(data, len), &err) == ST_OK && kind == k);
