@@ -322,11 +322,14 @@ static enum status commit_sifted(struct writer *w, struct batch_page *bp,
                                  const struct refusal *refusal, struct err *err)
 {
     int64_t began = clock_mono_us();
+    enum status st = batch_commit(w->pg, &w->months, bp, 1, err);
 
-    TRY(batch_commit(w->pg, &w->months, bp, 1, err));
+    count_try(w, st, began);
+    TRY(st);
     bp->inserted += refusal->inserted;
     bp->updated += refusal->updated;
     bp->unchanged += refusal->unchanged;
+    count_commit(w->pulse, bp, 1);
     log_commit(bp, 1, began);
     acknowledge(w, bp, 1);
     return ST_OK;
