@@ -325,14 +325,30 @@ static enum status add_many(struct cli *cli, const struct args *args, const char
 
 /* ---- one ---- */
 
+/* Asks for the key of `n` and seals it. No transaction is open meanwhile: a person may be typing.
+ */
+static enum status key_take(struct cli *cli, struct newcomer *n, const struct args *args,
+                            struct err *err)
+{
+    struct secret key = {0};
+    enum status st;
+
+    pg_rollback(cli->pg);
+    TRY(key_read(cli, &key, args, n->provider, err));
+    st = key_seal(cli, n, &key, err);
+    secret_wipe(&key);
+    TRY(st);
+    if (n->odd)
+        warn_odd(n->provider, "this key does");
+    return ST_OK;
+}
+
 static enum status add_one(struct cli *cli, const struct args *args, const char *labels,
                            struct err *err)
 {
     struct newcomer n = {.name = text_of(args->words[0])};
     struct pg_params p = {0};
-    struct secret key = {0};
     PGresult *r;
-    enum status st;
 
     TRY(name_check(n.name, err));
     TRY(provider_parse(&n.provider, cli->arena, args->values[OPT_PROVIDER], err));
@@ -342,13 +358,7 @@ static enum status add_one(struct cli *cli, const struct args *args, const char 
     TRY(pg_query(cli->pg, &r, cli->arena, "SELECT 1 FROM accounts WHERE name = $1", &p, err));
     if (PQntuples(r) > 0)
         return name_taken(n.name, err);
-    pg_rollback(cli->pg); /* no transaction while a person types */
-    TRY(key_read(cli, &key, args, n.provider, err));
-    st = key_seal(cli, &n, &key, err);
-    secret_wipe(&key);
-    TRY(st);
-    if (n.odd)
-        warn_odd(n.provider, "this key does");
+    TRY(key_take(cli, &n, args, err));
     TRY(insert_all(cli, &n, 1, labels, err));
     (void)printf("added %s (%s, key %s)\n", n.name.at, n.provider->name, n.hint);
     return ST_OK;
@@ -383,9 +393,7 @@ enum status cmd_account_rotate_key(struct cli *cli, const struct args *args, str
 {
     struct newcomer n = {.name = text_of(args->words[0])};
     struct pg_params p = {0};
-    struct secret key = {0};
     PGresult *r;
-    enum status st;
 
     TRY(cli_sealer(cli, err));
     TRY(cli_database(cli, err));
@@ -394,13 +402,7 @@ enum status cmd_account_rotate_key(struct cli *cli, const struct args *args, str
     TRY(pg_query(cli->pg, &r, cli->arena, "SELECT provider FROM accounts WHERE name = $1", &p,
                  err));
     TRY(provider_parse(&n.provider, cli->arena, PQgetvalue(r, 0, 0), err));
-    pg_rollback(cli->pg);
-    TRY(key_read(cli, &key, args, n.provider, err));
-    st = key_seal(cli, &n, &key, err);
-    secret_wipe(&key);
-    TRY(st);
-    if (n.odd)
-        warn_odd(n.provider, "this key does");
+    TRY(key_take(cli, &n, args, err));
     TRY(cli_database(cli, err));
     pg_param_binary(&p, 17 /* bytea */, n.sealed.at, n.sealed.len);
     pg_param_text(&p, n.hint);

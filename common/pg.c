@@ -82,11 +82,6 @@ void pg_wait_limit(struct pg *pg, int64_t us)
     pg->wait_us = us;
 }
 
-PGconn *pg_raw(struct pg *pg)
-{
-    return pg->conn;
-}
-
 const char *pg_sqlstate(const struct pg *pg)
 {
     return pg->sqlstate;

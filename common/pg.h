@@ -75,8 +75,6 @@ const char *pg_sqlstate(const struct pg *pg);
  * (25P03, 25P04), or read-only for now (25006): RETRY; 22, 23: REJECT; else FATAL. */
 enum status pg_status(const char *sqlstate);
 
-PGconn *pg_raw(struct pg *pg);
-
 /* The newest migration in db/: what this program was built for. */
 #define PG_SCHEMA_VERSION 1
 

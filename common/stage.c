@@ -29,8 +29,6 @@ struct stage {
     void *zmq;
     struct watch watches[WATCHES_MAX];
     size_t n_watches;
-    int extra_fd;
-    short extra_events;
 
     struct pulse *pulse; /* NULL: it counts nothing */
     struct link *pulse_link;
@@ -83,7 +81,6 @@ enum status stage_open(struct stage **out, const char *name, const struct config
     struct stage *stage = xalloc(1, sizeof(*stage));
 
     *out = stage;
-    stage->extra_fd = -1;
     log_open(name, cfg->log_level);
     if (stage_wake_fd() < 0)
         return err_set(err, ST_RETRY, "no event descriptor: %s", strerror(errno));
@@ -173,12 +170,6 @@ void stage_watch_pause(struct stage *stage, struct link *link, bool paused)
             stage->watches[i].paused = paused;
 }
 
-void stage_watch_fd(struct stage *stage, int fd, short poll_events)
-{
-    stage->extra_fd = fd;
-    stage->extra_events = poll_events;
-}
-
 /* sd_notify(3)'s protocol is one datagram, so it needs no library. */
 static void notify_supervisor(const char *text)
 {
@@ -211,8 +202,6 @@ static size_t poll_items(const struct stage *stage, zmq_pollitem_t items[POLL_MA
     size_t n = 0;
 
     items[n++] = (zmq_pollitem_t){.fd = wake_fd, .events = ZMQ_POLLIN};
-    if (stage->extra_fd >= 0)
-        items[n++] = (zmq_pollitem_t){.fd = stage->extra_fd, .events = stage->extra_events};
     for (size_t i = 0; i < stage->n_watches; i++) {
         const struct watch *w = &stage->watches[i];
         if (w->paused)

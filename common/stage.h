@@ -39,8 +39,6 @@ void stage_beat(struct stage *stage, int64_t mono_us);
 void stage_watch(struct stage *stage, struct link *link);
 /* Stops receiving from it (back-pressure) or goes on. */
 void stage_watch_pause(struct stage *stage, struct link *link, bool paused);
-/* A descriptor to be watched besides (a database connection); -1 = none. */
-void stage_watch_fd(struct stage *stage, int fd, short poll_events);
 
 /* Logs "stage.ready" and tells a supervisor (NOTIFY_SOCKET) when there is one. Only now may the
  * others count on us. */

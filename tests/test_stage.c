@@ -254,28 +254,6 @@ static void a_wait_refreshes_links(void **state)
     assert_int_equal(rmdir(folder), 0);
 }
 
-static void a_descriptor_ends_a_wait(void **state)
-{
-    struct stage *stage = open_stage();
-    int ends[2];
-    int64_t began;
-
-    (void)state;
-    assert_int_equal(pipe(ends), 0);
-    stage_watch_fd(stage, ends[0], ZMQ_POLLIN);
-    assert_int_equal(write(ends[1], "x", 1), 1);
-    began = clock_mono_us();
-    assert_true(stage_wait(stage, began + TOO_LONG_US));
-    assert_true(ms_since(began) < 5000);
-    stage_watch_fd(stage, -1, 0);
-    began = clock_mono_us();
-    assert_true(stage_wait(stage, began + 50 * US_PER_MS));
-    assert_true(ms_since(began) >= 50);
-    (void)close(ends[0]);
-    (void)close(ends[1]);
-    stage_close(&stage);
-}
-
 static void a_supervisor_hears_of_it(void **state)
 {
     struct sockaddr_un at = {.sun_family = AF_UNIX};
@@ -305,7 +283,6 @@ int main(void)
         cmocka_unit_test(a_wait_ends_by_its_deadline),
         cmocka_unit_test(a_message_ends_a_wait),
         cmocka_unit_test(a_wait_refreshes_links),
-        cmocka_unit_test(a_descriptor_ends_a_wait),
         cmocka_unit_test(a_supervisor_hears_of_it),
     };
 
