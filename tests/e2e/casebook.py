@@ -2,7 +2,7 @@
 
 import itertools
 
-from harness import Stack, equal
+from harness import Stack, equal, wait_for
 from runner import shared
 
 _numbers = itertools.count(10)
@@ -45,3 +45,11 @@ def row_of(s, name, feed, where="true"):
                   f"WHERE a.name = %s AND feed = %s AND {where} ORDER BY bucket_start, row_key LIMIT 1) x, jsonb_each_text(j) e(k, v)",
                   name, feed)
     return found[0][0] or {}
+
+
+def ends_exact(s, waiting, accounts, seconds=60):
+    """The run that `waiting` waits for succeeds, and the table is the ledger."""
+    wait_for("usagectl run --wait", lambda: not waiting.alive(), seconds)
+    equal(waiting.child.returncode, 0, "usagectl run --wait:\n" + waiting.text())
+    s.compare(accounts)
+    s.stop_all()
