@@ -468,16 +468,19 @@ static enum status send_bodies(struct link *out, size_t n)
 /* BR-074: nobody reads, so the sender is told, and holds a bounded number of messages. */
 static void a_full_link_says_so(void **state)
 {
-    struct link *in = open_link(LINK_PAGES_IN, "n", endpoint, TEXT_NULL);
     struct link *out = open_link(LINK_PAGES_OUT, "f", endpoint, TEXT_NULL);
+    struct link *in;
     struct msg m;
     int sent = 0, got = 0;
 
     (void)state;
     atomic_store(&freed, 0);
-    assert_int_equal(send_bodies(out, 0), ST_RETRY); /* nobody is connected yet */
-    for (int i = 0; i < 500 && !link_writable(out); i++)
+    assert_int_equal(send_bodies(out, 0), ST_RETRY); /* nobody is there yet */
+    in = open_link(LINK_PAGES_IN, "n", endpoint, TEXT_NULL);
+    for (int i = 0; i < 1000 && !link_writable(out); i++) {
+        link_refresh(out, clock_mono_us());
         (void)usleep(10000);
+    }
     for (int full = 0; full < 20;) {
         if (send_bodies(out, 2) == ST_OK) {
             sent++;
