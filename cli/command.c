@@ -64,7 +64,9 @@ static const char by_details[] =
     "batch. Default: usage by feed,model; cost by month,account. Figures that a provider gives by\n"
     "whole days are days of UTC and keep their date in every time zone. Currencies are never "
     "added\n"
-    "up. In JSON, amounts and quantities are texts, so that no reader rounds them.\n";
+    "up. Feeds that report once more what other feeds of the provider report (claude_code) count "
+    "only\n"
+    "when grouped by feed. In JSON, amounts and quantities are texts, so that no reader rounds them.\n";
 static const char revisions_details[] =
     "A bucket that was complete and that the provider reports otherwise since: a row changed,\n"
     "vanished or appeared. The table shows the figures that differ, old -> new; csv and json have\n"

@@ -172,6 +172,14 @@ static enum status span_parse(struct report *rep, struct arena *a, const struct 
 
 /* ---- the query ---- */
 
+static bool by_feed(const struct report *rep)
+{
+    for (size_t i = 0; i < rep->n_dims; i++)
+        if (strcmp(dimensions[rep->dims[i]].name, "feed") == 0)
+            return true;
+    return false;
+}
+
 static const char *report_sql(struct report *rep, struct arena *a, const char *account)
 {
     const char *unit = rep->measures[rep->n_measures - 1].sql;
@@ -194,6 +202,8 @@ static const char *report_sql(struct report *rep, struct arena *a, const char *a
                    "AND CASE WHEN m.bucket_seconds < 86400 THEN m.bucket_start < %s ELSE "
                    "m.bucket_start AT TIME ZONE 'UTC' < %s AT TIME ZONE $1 END ",
                    rep->until_sql, rep->until_sql);
+    if (!by_feed(rep))
+        buf_str(&b, "AND NOT feed_repeats(m.provider, m.feed) ");
     if (account) {
         pg_param_text(&rep->params, account);
         buf_printf(&b, "AND a.name = $%d ", rep->params.n);
@@ -333,9 +343,10 @@ enum status cmd_summary(struct cli *cli, const struct args *args, struct err *er
     TRY(cli_database(cli, err));
     TRY(pg_query(cli->pg, &r, cli->arena,
                  "WITH f AS (SELECT account_id, currency, count(*) AS n, sum(num_requests) AS "
-                 "requests, sum(input_tokens) AS input, sum(output_tokens) AS output, "
-                 "sum(cost_amount) AS cost FROM usage_metrics WHERE bucket_start >= now() - "
-                 "interval '30 days' GROUP BY 1, 2) "
+                 "requests, sum(input_tokens) FILTER (WHERE once) AS input, sum(output_tokens) "
+                 "FILTER (WHERE once) AS output, sum(cost_amount) AS cost FROM (SELECT *, NOT "
+                 "feed_repeats(provider, feed) AS once FROM usage_metrics WHERE bucket_start >= "
+                 "now() - interval '30 days') m GROUP BY 1, 2) "
                  "SELECT h.account, h.state, coalesce(sum(f.n), 0), sum(f.requests), sum(f.input), "
                  "sum(f.output), string_agg(trim_scale(f.cost) || ' ' || f.currency, ', ' ORDER BY "
                  "f.currency) FROM account_health h LEFT JOIN f USING (account_id) "

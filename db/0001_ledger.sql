@@ -182,12 +182,12 @@ COMMENT ON COLUMN usage_metrics.dims IS 'Further dimensions under the provider''
 COMMENT ON COLUMN usage_metrics.input_tokens IS 'All input tokens, cached ones included, for every provider.';
 COMMENT ON COLUMN usage_metrics.cached_input_tokens IS 'The part of input_tokens that was read from a cache.';
 COMMENT ON COLUMN usage_metrics.cache_write_tokens IS 'The part of input_tokens that was written to a cache.';
-COMMENT ON COLUMN usage_metrics.quantity IS 'For what is not counted in tokens, in quantity_unit: images, characters, seconds, bytes, sessions, calls, or a cost row''s own.';
+COMMENT ON COLUMN usage_metrics.quantity IS 'For what is not counted in tokens, in quantity_unit: images, characters, seconds, bytes, sessions, calls, web_searches, or a cost row''s own.';
 COMMENT ON COLUMN usage_metrics.cost_amount IS 'As the provider reports it, in whole currency units, every digit kept. Null on usage rows.';
-COMMENT ON COLUMN usage_metrics.currency IS 'ISO 4217, upper case.';
+COMMENT ON COLUMN usage_metrics.currency IS 'ISO 4217, upper case: of cost_amount, or of a usage row''s own estimate in extra.';
 COMMENT ON COLUMN usage_metrics.extra IS 'Numbers of the provider that have no column of their own.';
 COMMENT ON COLUMN usage_metrics.provider IS 'Whose API reported it, as in accounts.provider.';
-COMMENT ON COLUMN usage_metrics.user_id IS 'The provider''s id of the user; null where the provider says null.';
+COMMENT ON COLUMN usage_metrics.user_id IS 'The provider''s id of the user, or where it has only an e-mail address a keyed hash of it (person_...); null where the provider says null.';
 COMMENT ON COLUMN usage_metrics.api_key_id IS 'The provider''s id of the key that made the calls, never the key.';
 COMMENT ON COLUMN usage_metrics.model IS 'The model''s name as the provider writes it.';
 COMMENT ON COLUMN usage_metrics.service_tier IS 'default, flex, priority, ... as the provider writes it.';
@@ -308,6 +308,11 @@ COMMENT ON FUNCTION usage_metrics_ensure_month IS 'Makes the partition of that m
 
 SELECT usage_metrics_ensure_month(now() + make_interval(months => m)) FROM generate_series(-1, 3) AS m;
 
+-- Claude Code's report counts calls that the messages report counts as well: a sum over feeds takes one of the two.
+CREATE FUNCTION feed_repeats(provider text, feed text) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$ SELECT provider = 'anthropic' AND feed = 'claude_code' $$;
+COMMENT ON FUNCTION feed_repeats IS 'Whether this feed reports once more what other feeds of its provider report. Leave such feeds out of sums over feeds.';
+
 -- Usage rows have no cost_amount and cost rows no tokens; each view takes one of the two.
 CREATE VIEW usage_hourly AS
 SELECT date_trunc('hour', m.bucket_start, 'UTC') AS hour, m.account_id, a.name AS account, m.provider, m.feed,
@@ -329,7 +334,7 @@ SELECT (m.bucket_start AT TIME ZONE 'UTC')::date AS day, m.account_id, a.name AS
 FROM usage_metrics m JOIN accounts a USING (account_id)
 WHERE m.cost_amount IS NULL
 GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10;
-COMMENT ON VIEW usage_daily IS 'Usage by UTC day.';
+COMMENT ON VIEW usage_daily IS 'Usage by UTC day and feed. Summing over feeds, leave out those that repeat others (feed_repeats).';
 
 CREATE VIEW usage_by_model AS
 SELECT (m.bucket_start AT TIME ZONE 'UTC')::date AS day, m.account_id, a.name AS account, m.provider, m.model,
@@ -337,9 +342,9 @@ SELECT (m.bucket_start AT TIME ZONE 'UTC')::date AS day, m.account_id, a.name AS
        sum(m.cache_write_tokens) AS cache_write_tokens, sum(m.output_tokens) AS output_tokens,
        sum(m.num_requests) AS num_requests
 FROM usage_metrics m JOIN accounts a USING (account_id)
-WHERE m.cost_amount IS NULL AND m.model IS NOT NULL
+WHERE m.cost_amount IS NULL AND m.model IS NOT NULL AND NOT feed_repeats(m.provider, m.feed)
 GROUP BY 1, 2, 3, 4, 5;
-COMMENT ON VIEW usage_by_model IS 'Tokens and requests by UTC day and model.';
+COMMENT ON VIEW usage_by_model IS 'Tokens and requests by UTC day and model, without feeds that repeat others (feed_repeats).';
 
 CREATE VIEW cost_daily AS
 SELECT (m.bucket_start AT TIME ZONE 'UTC')::date AS day, m.account_id, a.name AS account, m.provider,
