@@ -410,7 +410,9 @@ enum status cmd_account_rotate_key(struct cli *cli, const struct args *args, str
     TRY(pg_query(cli->pg, NULL, NULL,
                  "WITH a AS (UPDATE accounts SET key_ciphertext = $2, key_hint = $3, updated_at = "
                  "now(), next_due = CASE WHEN lease_until > now() THEN next_due ELSE now() END "
-                 "WHERE name = $1 RETURNING account_id) "
+                 "WHERE name = $1 RETURNING account_id), o AS (UPDATE owed_windows w "
+                 "SET next_try_at = now() FROM a WHERE w.account_id = a.account_id "
+                 "AND w.state = 'pending') "
                  "UPDATE account_feeds f SET next_due = now() FROM a WHERE f.account_id = "
                  "a.account_id",
                  &p, err));

@@ -27,6 +27,7 @@ struct job_window {
     int64_t skipped_us;
     struct span backfill; /* to be owed once the claim is made; from == to: none */
     int64_t owed_id;      /* 0: a live window */
+    bool owed_backfill;   /* nobody waits for it: the older part of a new account's figures */
     int64_t owed_to_us;
     int64_t owed_failures;
 

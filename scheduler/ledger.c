@@ -33,7 +33,8 @@ static const char feeds_sql[] =
 
 static const char owed_sql[] =
     "SELECT DISTINCT ON (account_id, feed) account_id, feed, owed_id, epoch_us(done_to), "
-    "epoch_us(to_at), failures FROM owed_windows WHERE account_id = ANY ($1::bigint[]) AND state "
+    "epoch_us(to_at), failures, kind = 'backfill' FROM owed_windows WHERE account_id = ANY "
+    "($1::bigint[]) AND state "
     "= 'pending' AND next_try_at <= now() ORDER BY account_id, feed, owed_id";
 
 /* `\x...`, Postgres's text form of bytes, decoded. */
@@ -143,7 +144,8 @@ static void plan_owed_windows(const struct ledger *l, struct tracked_job *job,
                                      .state = states[i],
                                      .owed_id = pg_int(owed, *at, 2),
                                      .owed_to_us = pg_int(owed, *at, 4),
-                                     .owed_failures = pg_int(owed, *at, 5)};
+                                     .owed_failures = pg_int(owed, *at, 5),
+                                     .owed_backfill = PQgetvalue(owed, *at, 6)[0] == 't'};
             plan_owed(&w->asked, states[i].feed, l->cfg->bucket_s, pg_int(owed, *at, 3),
                       w->owed_to_us, job->claimed_at_us);
             job->n_windows++;
@@ -205,7 +207,7 @@ static enum status owe_backfill(struct ledger *l, struct arena *a, const struct 
         /* a first reading that brought nothing home is planned anew, and begins later */
         "grown AS (UPDATE owed_windows o SET to_at = n.t, state = 'pending' FROM n "
         "WHERE o.account_id = $1::bigint AND o.feed = n.feed AND o.kind = 'backfill' "
-        "AND o.to_at < n.t), "
+        "AND (o.to_at < n.t OR o.state = 'failed')), "
         "new AS (SELECT * FROM n WHERE NOT EXISTS (SELECT FROM owed_windows o "
         "WHERE o.account_id = $1::bigint AND o.feed = n.feed AND o.kind = 'backfill')), "
         "run AS (INSERT INTO fetch_runs (kind, accounts_total) SELECT 'backfill', 1 "
@@ -487,6 +489,28 @@ static bool ending_failed(enum ending e)
     return e != END_OK && !ending_is_partial(e);
 }
 
+/* With a key that does not work the older figures would only be refused as well. */
+static enum status backfill_waits(struct ledger *l, struct arena *a,
+                                  struct tracked_job *const *jobs, size_t n, struct err *err)
+{
+    struct pg_array ids;
+    struct pg_params p = {0};
+
+    pg_array_open(&ids, a);
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; k < jobs[i]->n_windows; k++)
+            if (ending_is_auth(window_verdict(jobs[i], &jobs[i]->windows[k]).ending))
+                pg_array_int(&ids, jobs[i]->account_id);
+    if (!ids.any)
+        return ST_OK;
+    pg_param_text(&p, pg_array_close(&ids));
+    return pg_query(l->pg, NULL, NULL,
+                    "UPDATE owed_windows SET next_try_at = now() + interval '1 hour' "
+                    "WHERE account_id = ANY ($1::bigint[]) AND state = 'pending' "
+                    "AND kind = 'backfill' AND next_try_at <= now()",
+                    &p, err);
+}
+
 static enum status settle_live(struct ledger *l, struct arena *a, struct tracked_job *const *jobs,
                                size_t n, struct err *err)
 {
@@ -526,10 +550,12 @@ static enum status settle_live(struct ledger *l, struct arena *a, struct tracked
     if (!col[0].any)
         return ST_OK;
     close_all(&p, col, 13);
-    return pg_query(l->pg, NULL, NULL, feeds_update_sql, &p, err);
+    TRY(pg_query(l->pg, NULL, NULL, feeds_update_sql, &p, err));
+    return backfill_waits(l, a, jobs, n, err);
 }
 
 #define OWED_TRIES 5 /* in a row without progress, for what may pass by itself */
+#define KEY_WAIT_S 3600
 
 static void owed_row(const struct tracked_job *job, const struct job_window *w,
                      struct pg_array *col)
@@ -539,8 +565,10 @@ static void owed_row(const struct tracked_job *job, const struct job_window *w,
     bool done = v.ending == END_OK && (open_end || w->asked.to_us >= w->owed_to_us);
     bool progress = v.complete_us > w->asked.from_us;
     int64_t failures = ending_failed(v.ending) ? (progress ? 1 : w->owed_failures + 1) : 0;
-    bool hopeless =
-        ending_is_auth(v.ending) || v.ending == END_BAD_WINDOW || failures >= OWED_TRIES;
+    bool waits = w->owed_backfill && ending_is_auth(v.ending); /* for another key */
+    bool hopeless = !waits && (ending_is_auth(v.ending) || v.ending == END_BAD_WINDOW ||
+                               failures >= OWED_TRIES);
+    int64_t wait_s = waits ? KEY_WAIT_S : 5 * failures;
 
     pg_array_int(&col[0], w->owed_id);
     pg_array_time(&col[1], done ? w->owed_to_us : v.complete_us);
@@ -550,11 +578,9 @@ static void owed_row(const struct tracked_job *job, const struct job_window *w,
     pg_array_int(&col[3], failures);
     pg_array_text(&col[4], v.ending == END_OK ? TEXT_NULL : text_of(ending_name(v.ending)));
     pg_array_text(&col[5], v.ending == END_OK ? TEXT_NULL : text_of(v.detail));
-    pg_array_time(&col[6], failures == 0 ? 0
-                                         : job->claimed_at_us + (w->retry_after_s > 5 * failures
-                                                                     ? w->retry_after_s
-                                                                     : 5 * failures) *
-                                                                    US_PER_S);
+    if (w->retry_after_s > wait_s)
+        wait_s = w->retry_after_s;
+    pg_array_time(&col[6], failures == 0 ? 0 : job->claimed_at_us + wait_s * US_PER_S);
     pg_array_int(&col[7], w->requests);
     pg_array_int(&col[8], w->n_acked);
     pg_array_int(&col[9], (int64_t)w->inserted);

@@ -252,7 +252,7 @@ const struct provider anthropic_provider = {
     .name = "anthropic",
     .title = "Anthropic",
     .base_url = "https://api.anthropic.com",
-    .key_help = "an organization's admin key (sk-ant-admin...), made by an admin at "
+    .key_help = "an organization's admin key (sk-ant-admin01-...), made by an admin at "
                 "platform.claude.com, Settings, Admin keys; a workspace's key can not read usage",
     .key_prefix = "sk-ant-admin",
     .key_variable = "ANTHROPIC_ADMIN_KEY",

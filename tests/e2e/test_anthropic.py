@@ -1,8 +1,12 @@
 """Accounts of both providers in one run: every row arrives, exactly, whosever it is."""
 
-from harness import ANTHROPIC_FEEDS, FEEDS, Stack, check, equal, wait_for
+import json
+import time
+
+from harness import ANTHROPIC_FEEDS, FEEDS, Stack, check, equal, matches, wait_for
 from runner import shared, stack, test
 
+HOUR, DAY = 3600, 86400
 OPENAI, ANTHROPIC = 6, 12
 ACCOUNTS = range(OPENAI + ANTHROPIC)
 
@@ -120,3 +124,139 @@ def _():
         check(s.value("SELECT count(*) FROM usage_metrics WHERE user_id LIKE '%%@%%'") > 0, "no address in the table")
         s.compare(s.sim.anthropic_accounts)
         s.stop_all()
+
+
+@test("anthropic: no address of a person in any table or log; the same person is the same hash in all rows")
+def _():
+    s = shared(mixed)
+    for table, in s.sql("SELECT relname FROM pg_class WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace"):
+        found = s.value(f'SELECT count(*) FROM "{table}" t WHERE t::text LIKE \'%%@%%.%%\' AND t::text NOT LIKE \'%%127.0.0.1%%\'')
+        equal(found, 0, f"rows of {table} with an address")
+    for path in s.log_files():
+        with open(path, errors="replace") as log:
+            text = log.read()
+        check("@example" not in text and "email_address" not in text, f"an address in {path}")
+    matches("^person_[0-9a-f]{32}$", s.value("SELECT min(user_id) FROM usage_metrics WHERE feed = 'claude_code' AND user_id IS NOT NULL"),
+            "the hash")
+    check(s.value("SELECT count(DISTINCT user_id) < count(*) FROM usage_metrics WHERE feed = 'claude_code' AND user_id IS NOT NULL"),
+          "each row has a person of its own")
+
+
+@test("anthropic: without UF_PERSON_KEY people are not told apart, and the log says what to do")
+def _():
+    with stack(sim={"accounts": 1, "anthropic": 1}) as s:
+        for stage in ("scheduler", "fetcher", "writer"):
+            s.start(stage)
+        normalizer = s.start("normalizer", UF_PERSON_KEY=None)
+        for process in s.of():
+            s.wait_ready(process)
+        s.add_accounts([1])
+        s.run()
+        check(s.value("SELECT count(*) FROM usage_metrics WHERE feed = 'claude_code'"), "no Claude Code rows")
+        equal(s.value("SELECT count(*) FROM usage_metrics WHERE feed = 'claude_code' AND user_id IS NOT NULL"), 0, "rows of a person")
+        matches('"page.people_dropped".*UF_PERSON_KEY', normalizer.text(), "the normalizer's log")
+
+
+@test("anthropic: a restated, a vanished and a new row of each feed end as the provider has them now, as revisions")
+def _():
+    with stack(sim={"accounts": 1, "anthropic": 1, "density": "NORMAL"}, env={"UF_BACKFILL": "32d"}) as s:
+        s.start_all(scheduler={"UF_LEASE": "60s"})
+        s.add_accounts([1])
+        s.run()
+        s.wait_backfill()
+        s.compare([1])
+        equal(s.value("SELECT count(*) FROM usage_revisions"), 0, "revisions after the first cycle")
+        now = s.sim.now()
+        hour, day = now - now % HOUR - 50 * HOUR, now - now % DAY - 2 * DAY
+        for feed, at in (("messages", hour), ("cost_report", day), ("claude_code", day)):
+            s.sim.restate(1, feed, at, percent=150, row=0)
+            s.sim.restate(1, feed, at + (HOUR if feed == "messages" else -DAY), "vanish")
+            s.sim.restate(1, feed, at, "add", **({"amount": "-3.25"} if feed == "cost_report" else {}))
+        s.sql("UPDATE account_feeds SET next_due = now(), audited_3d_at = now() - interval '2 days', audited_30d_at = now() - "
+              "interval '8 days'")
+        s.run()
+        s.compare([1])
+        found = dict(s.sql("SELECT feed || ' ' || change, count(*) FROM usage_revisions GROUP BY 1"))
+        for feed in ANTHROPIC_FEEDS:
+            for change in ("changed", "vanished", "appeared"):
+                check(found.get(f"{feed} {change}"), f"no revision '{feed} {change}': {found}")
+
+
+@test("anthropic: page tokens that repeat, alternate, expire or are missing within a day end as such, nothing half is stored (BR-002, BR-004, BR-005)")
+def _():
+    with stack(sim={"accounts": 1, "anthropic": 3}) as s:
+        s.start_all()
+        s.sim.fault(do="cursor", cursor="same", feed="claude_code")
+        s.add_accounts([3])
+        s.run(code=1)
+        equal(s.sql("SELECT last_error FROM account_feeds WHERE feed = 'claude_code'"), [("protocol",)], "how Claude Code ended")
+        equal(s.value("SELECT count(*) FROM usage_metrics WHERE feed = 'claude_code'"), 0, "rows of days without an end")
+        s.sim.clear_faults()
+        s.sim.fault(do="expired", feed="claude_code", times=1)
+        s.sql("UPDATE account_feeds SET next_due = now()")
+        s.run(code=None)
+        s.sim.clear_faults()
+        s.sql("UPDATE account_feeds SET next_due = now()")
+        s.run()
+        s.wait_backfill()
+        s.compare([3], s.sim.start_now - s.reach_s)
+
+
+@test("anthropic: a workspace's key is wrong_key_kind with what to do; account check says in one line what a key reads")
+def _():
+    with stack(sim={"accounts": 1, "anthropic": 2}) as s:
+        s.start_all()
+        url = s.sim.base_urls["anthropic"]
+        s.usagectl("account", "add", "wrong", "--provider", "anthropic", "--base-url", url, "--key-file", "-",
+                   text=s.sim.project_key(1))
+        s.usagectl("account", "add", "right", "--provider", "anthropic", "--base-url", url, "--key-file", "-", text=s.sim.key(2))
+        s.run(code=1)
+        ends = s.sql("SELECT DISTINCT last_error, last_error_detail FROM account_feeds JOIN accounts USING (account_id) WHERE name = 'wrong'")
+        equal(ends[0][0], "wrong_key_kind", "how the workspace's key ended")
+        matches("sk-ant-admin.*rotate-key", ends[0][1], "what to do")
+        equal(len([r for r in s.sim.requests() if r[1] == 401]), 1, "requests with the wrong key: it is not hammered (BR-025)")
+        s.usagectl("account", "rotate-key", "wrong", "--key-file", "-", text=s.sim.key(1))
+        s.run()
+        s.wait_backfill()
+        equal(s.value("SELECT count(*) FROM owed_windows WHERE state <> 'done'"), 0, "older windows that were given up")
+        check(s.value("SELECT count(*) FROM usage_metrics JOIN accounts USING (account_id) WHERE name = 'wrong' AND "
+                      "bucket_start < now() - interval '6 days' AND feed = 'claude_code'"), "the older part never came")
+        said = s.usagectl("account", "check", "right").out
+        equal(said, "right: ok, the key can read messages, cost_report, claude_code\n", "account check")
+        s.usagectl("account", "rotate-key", "wrong", "--key-file", "-", text=s.sim.project_key(1))
+        said = s.usagectl("account", "check", "wrong", code=1).out
+        matches("^wrong: nothing can be read: wrong_key_kind: .*sk-ant-admin", said, "account check of the wrong key")
+        s.sim.set_key(2, feeds=["messages"])
+        said = s.usagectl("account", "check", "right", code=1).out
+        matches("cost_report: scope_missing", said, "account check of a narrow key")
+        matches("right: ok, the key can read messages\n", said, "what it can read")
+
+
+@test("anthropic: an injection of one past day reaches each feed, near now or far back")
+def _():
+    with stack(sim={"accounts": 1, "anthropic": 1}, env={"UF_BACKFILL": "1d"}) as s:
+        s.start_all()
+        s.add_accounts([1])
+        s.run()
+        for back in (1, 20):
+            day = time.strftime("%Y-%m-%d", time.gmtime(s.sim.now() - back * DAY))
+            end = time.strftime("%Y-%m-%d", time.gmtime(s.sim.now() - (back - 1) * DAY))
+            said = s.usagectl("inject", "--account", "sim-000001", "--from", day, "--to", end, "--wait")
+            equal(said.code, 0, f"the injection of {day}")
+        day = s.sim.now() - s.sim.now() % DAY - 20 * DAY
+        want = {k for k in s.ledger_rows([1], day) if day <= int(k[2]) < day + DAY}
+        equal(s.value("SELECT count(*) FROM usage_metrics WHERE bucket_start >= to_timestamp(%s) AND bucket_start < to_timestamp(%s)",
+                      day, day + DAY), len(want), "rows of the day")
+        equal([r for r in s.sim.requests() if r[1] == 400], [], "refused requests")
+
+
+@test("anthropic: usage sums count a call once, though Claude Code reports it again (BR-041)")
+def _():
+    s = shared(mixed)
+    rows = json.loads(s.usagectl("usage", "--by", "provider", "--format", "json", "--since", "3d").out)
+    by_feed = json.loads(s.usagectl("usage", "--by", "provider,feed", "--format", "json", "--since", "3d").out)
+    total = sum(r["input_tokens"] or 0 for r in rows if r["provider"] == "anthropic")
+    parts = {r["feed"]: r["input_tokens"] or 0 for r in by_feed if r["provider"] == "anthropic" and r["feed"] != "claude_code"}
+    code = sum(r["input_tokens"] or 0 for r in by_feed if r["feed"] == "claude_code")
+    check(code > 0, "no tokens by Claude Code: the test proves nothing")
+    equal(total, sum(parts.values()), "Anthropic's input tokens, against those of its feeds that do not repeat")
