@@ -57,6 +57,7 @@ struct option {
 #define FETCHING "Fetching"
 #define WRITING  "Writing"
 #define LINKS    "Links between the processes"
+#define HTTP     "Dashboard and HTTP interface"
 #define PROCESS  "Every process"
 
 static const struct option options[] = {
@@ -80,8 +81,12 @@ static const struct option options[] = {
      "bytes as base64 or 64 hex digits; without it people are not told apart"},
     {"UF_KEEP_EMAIL", KIND_SWITCH, STAGE_NORMALIZER, "0", NULL, NULL, AT(keep_email), KEYS,
      "1 = store e-mail addresses of people as they come, in usage_metrics.user_id"},
-    {"CRON_API_KEY", KIND_SECRET, 0, NULL, NULL, NULL, AT(cron_api_key), KEYS,
-     "what the HTTP trigger asks its callers for"},
+    {"CRON_API_KEY", KIND_SECRET, STAGE_GATEWAY, NULL, NULL, NULL, AT(cron_api_key), KEYS,
+     "what the HTTP trigger asks its callers for: at least 32 characters; make one with "
+     "\"usagectl keygen\""},
+    {"UF_DASHBOARD_TOKEN", KIND_SECRET, STAGE_GATEWAY, NULL, NULL, NULL, AT(dashboard_token), KEYS,
+     "what the dashboard and the HTTP interface ask for: at least 16 characters; without it they "
+     "answer this host only"},
 
     {"UF_SCHEDULE", KIND_SCHEDULE, STAGE_SCHEDULER | STAGE_CLI, "*/15 * * * *", NULL, NULL,
      AT(schedule), CYCLES, "when a cycle begins: minute hour day month weekday, in UTC"},
@@ -89,7 +94,7 @@ static const struct option options[] = {
      "width of the usage buckets asked for; a feed that has no such width uses its next "
      "narrower one"},
     {"UF_BACKFILL", KIND_DURATION, STAGE_SCHEDULER | STAGE_CLI, "7d", "1h", "3650d", AT(backfill_s),
-     CYCLES, "how far back a new account's first cycle reaches, to the beginning of a day (UTC)"},
+     CYCLES, "how far back a new account's first cycle reaches"},
     {"UF_LEASE", KIND_DURATION, STAGE_SCHEDULER, "120s", "2s", "1h", AT(lease_s), CYCLES,
      "how long a job may take, from its claim to the last acknowledgement, before it is offered "
      "again"},
@@ -130,14 +135,21 @@ static const struct option options[] = {
      NULL, NULL, AT(records), LINKS, "normalizer to writer: usage records"},
     {"UF_ACKS", KIND_ENDPOINTS, STAGE_WRITER | STAGE_SCHEDULER, "ipc://" RUN_DIR "/acks", NULL,
      NULL, AT(acks), LINKS, "writer to scheduler: what was committed"},
-    {"UF_CONTROL", KIND_ENDPOINTS, STAGE_SCHEDULER | STAGE_CLI, "ipc://" RUN_DIR "/control", NULL,
-     NULL, AT(control), LINKS, "requests to the scheduler, as JSON"},
+    {"UF_CONTROL", KIND_ENDPOINTS, STAGE_SCHEDULER | STAGE_CLI | STAGE_GATEWAY,
+     "ipc://" RUN_DIR "/control", NULL, NULL, AT(control), LINKS,
+     "requests to the scheduler, as JSON"},
     {"UF_PULSE", KIND_ENDPOINTS, STAGE_ALL, "ipc://" RUN_DIR "/pulse", NULL, NULL, AT(pulse), LINKS,
      "what each process says of itself"},
     {"UF_ALLOW_PLAINTEXT", KIND_SWITCH, STAGE_ALL, "0", NULL, NULL, AT(allow_plaintext), LINKS,
      "1 = tcp:// endpoints without encryption"},
-    {"UF_HTTP", KIND_TEXT, 0, "127.0.0.1:8080", NULL, NULL, NOWHERE, LINKS,
-     "address of the dashboard and the HTTP interface"},
+
+    {"UF_HTTP", KIND_TEXT, STAGE_GATEWAY, "127.0.0.1:8080", NULL, NULL, AT(http), HTTP,
+     "address of the dashboard and the HTTP interface; other hosts reach it only when "
+     "UF_DASHBOARD_TOKEN is set"},
+    {"UF_HTTP_CONNECTIONS", KIND_NUMBER, STAGE_GATEWAY, "1000", "10", "100000",
+     AT(http_connections), HTTP, "connections at once; more wait"},
+    {"UF_HTTP_DATABASE", KIND_NUMBER, STAGE_GATEWAY, "4", "1", "64", AT(http_database), HTTP,
+     "connections of the gateway to Postgres; queries take turns on them"},
 
     {"UF_INSTANCE", KIND_INSTANCE, STAGE_ALL, NULL, NULL, NULL, AT(instance), PROCESS,
      "the process's name in logs and socket folders: letters, digits and '-'; by default its "
@@ -152,7 +164,7 @@ static const struct {
     const char *name;
 } stage_names[] = {
     {STAGE_SCHEDULER, "scheduler"}, {STAGE_FETCHER, "fetcher"}, {STAGE_NORMALIZER, "normalizer"},
-    {STAGE_WRITER, "writer"},       {STAGE_CLI, "usagectl"},
+    {STAGE_WRITER, "writer"},       {STAGE_GATEWAY, "gateway"}, {STAGE_CLI, "usagectl"},
 };
 #define N_STAGES (sizeof(stage_names) / sizeof(stage_names[0]))
 
@@ -684,6 +696,32 @@ static const char *instance_default(const char *name)
                         random[2]);
 }
 
+/* A key that callers must know. A short one can be guessed, and "undefined" is what a deployment
+ * sends that lost its own. */
+static enum status shared_key_check(const struct secret *key, const char *name, size_t least,
+                                    struct err *err)
+{
+    if (key->len < least)
+        return err_set(err, ST_FATAL,
+                       "%s %s: give at least %zu characters; \"usagectl keygen\" makes one", name,
+                       key->len == 0 ? "is not set" : "is too short", least);
+    for (size_t i = 0; i < key->len; i++)
+        if (key->at[i] <= ' ' || key->at[i] > '~')
+            return err_set(err, ST_FATAL,
+                           "%s holds a blank, a control or a non-ASCII character, which no header "
+                           "carries: give letters and digits",
+                           name);
+    return ST_OK;
+}
+
+static enum status gateway_check(const struct config *cfg, struct err *err)
+{
+    TRY(shared_key_check(&cfg->cron_api_key, "CRON_API_KEY", 32, err));
+    if (cfg->dashboard_token.len > 0)
+        TRY(shared_key_check(&cfg->dashboard_token, "UF_DASHBOARD_TOKEN", 16, err));
+    return ST_OK;
+}
+
 static enum status config_fill(struct config *cfg, unsigned stage, const char *name,
                                struct err *err)
 {
@@ -703,6 +741,8 @@ static enum status config_fill(struct config *cfg, unsigned stage, const char *n
             err, ST_FATAL,
             "ENCRYPTION_KEY is not set: give the key that the accounts' keys were sealed "
             "with, or make the first one with \"usagectl keygen\"");
+    if (stage & STAGE_GATEWAY)
+        TRY(gateway_check(cfg, err));
     return ST_OK;
 }
 
@@ -724,6 +764,7 @@ void config_wipe(struct config *cfg)
     secret_wipe(&cfg->encryption_key);
     secret_wipe(&cfg->person_key);
     secret_wipe(&cfg->cron_api_key);
+    secret_wipe(&cfg->dashboard_token);
 }
 
 /* ---- help ---------------------------------------------------------------------------------- */

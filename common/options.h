@@ -22,8 +22,10 @@ enum stage_mask {
     STAGE_NORMALIZER = 1 << 2,
     STAGE_WRITER = 1 << 3,
     STAGE_CLI = 1 << 4,
-    STAGE_DATABASE = STAGE_SCHEDULER | STAGE_WRITER | STAGE_CLI, /* those that reach Postgres */
-    STAGE_ALL = 31,
+    STAGE_GATEWAY = 1 << 5,
+    /* those that reach Postgres */
+    STAGE_DATABASE = STAGE_SCHEDULER | STAGE_WRITER | STAGE_CLI | STAGE_GATEWAY,
+    STAGE_ALL = 63,
 };
 
 /* Values a process does not use (by the table's mask) keep their defaults, and secrets it does not
@@ -32,10 +34,11 @@ struct config {
     const char *database_url; /* DATABASE_URL, or derived from the Supabase variables; NULL only if
                                  unused */
     const char *schema;       /* UF_SCHEMA */
-    struct secret encryption_key; /* ENCRYPTION_KEY, decoded */
-    struct secret person_key;     /* UF_PERSON_KEY, decoded; empty = none */
-    bool keep_email;              /* UF_KEEP_EMAIL: addresses are stored, not hashed */
-    struct secret cron_api_key;   /* CRON_API_KEY */
+    struct secret encryption_key;  /* ENCRYPTION_KEY, decoded */
+    struct secret person_key;      /* UF_PERSON_KEY, decoded; empty = none */
+    bool keep_email;               /* UF_KEEP_EMAIL: addresses are stored, not hashed */
+    struct secret cron_api_key;    /* CRON_API_KEY */
+    struct secret dashboard_token; /* UF_DASHBOARD_TOKEN; empty: none */
 
     struct cron schedule; /* UF_SCHEDULE */
     int64_t bucket_s;     /* UF_BUCKET: 60, 3600 or 86400 */
@@ -53,6 +56,10 @@ struct config {
     int64_t batch_rows;  /* UF_BATCH_ROWS */
     int64_t batch_bytes; /* UF_BATCH_BYTES */
     int64_t batch_ms;    /* UF_BATCH_MS */
+
+    const char *http;         /* UF_HTTP */
+    int64_t http_connections; /* UF_HTTP_CONNECTIONS */
+    int64_t http_database;    /* UF_HTTP_DATABASE: connections to Postgres */
 
     bool allow_plaintext; /* UF_ALLOW_PLAINTEXT: tcp:// endpoints without encryption */
     const char *run_dir;  /* UF_RUN_DIR */

@@ -589,19 +589,15 @@ void fetcher_run(struct fetcher *f)
 
 /* ---- life ---- */
 
-static enum status loop_open(struct fetcher *f, struct err *err)
+static void loop_open(struct fetcher *f)
 {
-    int rc = uv_loop_init(&f->loop);
-
-    if (rc < 0)
-        return err_set(err, ST_RETRY, "no event loop: %s", uv_strerror(rc));
+    (void)uv_loop_init(&f->loop);
     f->loop.data = f;
     (void)uv_prepare_init(&f->loop, &f->turn);
     (void)uv_timer_init(&f->loop, &f->heartbeat);
     (void)uv_timer_init(&f->loop, &f->refresh);
     for (uint32_t i = 0; i < f->n_slots; i++)
         (void)uv_timer_init(&f->loop, &f->timers[i]);
-    return ST_OK;
 }
 
 /* A connection is a descriptor, and the usual soft limit of 1,024 is there for select(2) alone. */
@@ -669,7 +665,7 @@ enum status fetcher_open(struct fetcher **out, const struct config *cfg, struct 
     f->memory = arena_new();
     random_bytes(&f->random, sizeof(f->random));
     allow_descriptors();
-    TRY(loop_open(f, err));
+    loop_open(f);
     TRY(stage_open(&f->stage, "fetcher", cfg, err));
     TRY(sealer_open(&f->sealer, &cfg->encryption_key, NULL, err));
     TRY(http_open(&f->http, &f->loop, &limits, err));

@@ -14,6 +14,7 @@
 
 #include <stddef.h>
 
+struct arena;
 struct gateway;
 struct request;
 
@@ -31,5 +32,10 @@ struct route {
 
 extern const struct route routes[];
 extern const size_t n_routes;
+
+/* Finds the row, asks for access, calls the handler; or answers why not. */
+void route(struct gateway *g, struct request *r);
+/* "GET, HEAD, POST": what a path takes; "" when there is nothing. In `a`. */
+const char *route_methods(struct arena *a, const char *path);
 
 #endif

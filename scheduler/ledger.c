@@ -42,11 +42,8 @@ static struct text bytea_text(struct arena *a, struct text hex)
 {
     size_t len = 0;
     unsigned char *raw = PQunescapeBytea((const unsigned char *)hex.at, &len);
-    struct text out;
+    struct text out = {arena_copy(a, raw ? raw : (const unsigned char *)"", len), len};
 
-    if (!raw)
-        memory_out();
-    out = (struct text){arena_copy(a, raw, len), len};
     PQfreemem(raw);
     return out;
 }

@@ -1,5 +1,4 @@
-"""A TCP port in front of another, or of Postgres' unix socket, that cuts, resets, delays, and loses the
-answer to a COMMIT."""
+"""A TCP port in front of Postgres' unix socket that cuts, resets, delays, and loses the answer to a COMMIT."""
 
 import asyncio
 import contextlib
@@ -9,11 +8,10 @@ import threading
 
 
 class Proxy:
-    """Runs in a thread of its own. Its trouble is set by attribute and holds until it is set back.
-    `target`: the path of a unix socket, or a port of 127.0.0.1."""
+    """Runs in a thread of its own. Its trouble is set by attribute and holds until it is set back."""
 
-    def __init__(self, target):
-        self.target = target
+    def __init__(self, unix_socket):
+        self.unix_socket = unix_socket
         self.delay_s = 0.0         # of every piece, either way
         self.refuse = False        # new connections are closed at once
         self.lose_commits = 0      # so many COMMITs reach Postgres, and the client never hears of it
@@ -40,10 +38,7 @@ class Proxy:
             writer.close()
             return
         try:
-            if isinstance(self.target, int):
-                up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.target)
-            else:
-                up_reader, up_writer = await asyncio.open_unix_connection(self.target)
+            up_reader, up_writer = await asyncio.open_unix_connection(self.unix_socket)
         except OSError:
             writer.close()
             return

@@ -36,7 +36,6 @@ import zmq
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 BUILD = os.path.join(ROOT, os.environ.get("BUILD", "build"))
 BIN = os.path.join(BUILD, "bin")
-NEXT = os.path.join(BUILD, "next")  # the stages that speak another version of the messages
 PG_BIN = (sorted(glob.glob("/usr/lib/postgresql/*/bin")) or [""])[-1]
 STAGES = ("scheduler", "fetcher", "normalizer", "writer")
 FEEDS = ("completions embeddings moderations images audio_speeches audio_transcriptions vector_stores "
@@ -234,6 +233,7 @@ class Stack:
         with open(os.open(self.key_file, os.O_CREAT | os.O_WRONLY, 0o600), "w", encoding="ascii") as f:
             f.write(os.urandom(32).hex() + "\n")
         self.person_key = os.urandom(32)  # what the normalizer hashes e-mail addresses with
+        self.cron_key = os.urandom(20).hex()
         self.sim = None
         self.connection = None
         self.last_output = ""
@@ -260,7 +260,10 @@ class Stack:
 
     def stage_env(self, stage, **more):
         env = self.base_env()
-        if stage in ("scheduler", "writer", "usagectl"):
+        if stage == "gateway":
+            env.setdefault("CRON_API_KEY", self.cron_key)
+            env.setdefault("UF_HTTP", "127.0.0.1:0")
+        if stage in ("scheduler", "writer", "usagectl", "gateway"):
             env["DATABASE_URL"] = self.postgres.url("uf")
         if stage in ("fetcher", "usagectl"):
             env["ENCRYPTION_KEY_FILE"] = self.key_file
@@ -278,13 +281,13 @@ class Stack:
 
     # -- stages --
 
-    def start(self, stage, n=1, folder=BIN, **env):
-        """Starts n of a stage, from `folder`; answers the (last) process."""
+    def start(self, stage, n=1, **env):
+        """Starts n of a stage; answers the (last) process."""
         process = None
         for _ in range(n):
             self.counts[stage] += 1
             name = f"{stage}-{self.counts[stage]}"
-            process = Process(name, [os.path.join(folder, "uf-" + stage)], self.stage_env(stage, **env),
+            process = Process(name, [os.path.join(BIN, "uf-" + stage)], self.stage_env(stage, **env),
                               os.path.join(self.logs, name + ".log"), self.folder)
             self.processes.append(process)
         return process
@@ -307,6 +310,13 @@ class Stack:
             check(process.alive(), f"{process.name} ended with {process.child.returncode}:\n{process.text()[-1500:]}")
             return '"stage.ready"' in process.text()
         wait_for(f"{process.name} ready", ready, seconds)
+
+    def start_gateway(self, **env):
+        """A gateway, listening; answers its process, with `port`."""
+        process = self.start("gateway", **env)
+        self.wait_ready(process)
+        process.port = int(re.search(r'"url":"http://[^"]*:(\d+)/"', process.text())[1])
+        return process
 
     def of(self, stage=None):
         """The living ones of a stage, or of all."""

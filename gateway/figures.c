@@ -1,0 +1,464 @@
+#include "gateway/figures.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "common/options.h"
+#include "gateway/bills.h"
+#include "gateway/request.h"
+#include "gateway/rowset.h"
+
+#define DIMENSIONS_MAX 6
+
+/* A bucket's time on the clock of the zone, whose SQL goes in for '@'. A figure for a whole day is
+ * a day of UTC and keeps its date: no zone can divide it. */
+#define LOCAL                                                                                      \
+    "CASE WHEN m.bucket_seconds >= 86400 THEN m.bucket_start AT TIME ZONE 'UTC' "                  \
+    "ELSE m.bucket_start AT TIME ZONE @ END"
+
+enum report { USAGE = 1, BILLED = 2, ESTIMATED = 4 };
+
+/* Grouped by `raw`, which is quick, and shown as `shown` of the groups that are left. In
+ * usage_metrics m, or of cost_estimate m. */
+static const struct dimension {
+    const char *name;
+    unsigned reports;
+    const char *raw;       /* @: the zone */
+    const char *shown;     /* @: raw's column */
+    const char *filter;    /* as text, for a parameter of this name; NULL: none */
+    const char *estimated; /* raw, where cost_estimate has it otherwise */
+} dimensions[] = {
+    {"hour", USAGE, "date_trunc('hour', " LOCAL ")", "to_char(@, 'YYYY-MM-DD HH24:00')", NULL,
+     NULL},
+    {"day", USAGE | BILLED | ESTIMATED, "(" LOCAL ")::date", "to_char(@, 'YYYY-MM-DD')", NULL,
+     "m.day"},
+    {"month", USAGE | BILLED | ESTIMATED, "date_trunc('month', " LOCAL ")", "to_char(@, 'YYYY-MM')",
+     NULL, "date_trunc('month', m.day)"},
+    {"account", USAGE | BILLED | ESTIMATED, "m.account_id",
+     "coalesce((SELECT name FROM accounts a WHERE a.account_id = @), '(removed ' || @ || ')')",
+     NULL, NULL},
+    {"provider", USAGE | BILLED | ESTIMATED, "m.provider", "@", "m.provider", NULL},
+    {"feed", USAGE | BILLED, "m.feed", "@", "m.feed", NULL},
+    {"project", USAGE | BILLED, "m.project_id", "@", "m.project_id", NULL},
+    {"user", USAGE | BILLED, "m.user_id", "@", "m.user_id", NULL},
+    {"key", USAGE | BILLED, "m.api_key_id", "@", "m.api_key_id", NULL},
+    {"model", USAGE | BILLED | ESTIMATED, "m.model", "@", "m.model", NULL},
+    {"line_item", BILLED, "m.line_item", "@", "m.line_item", NULL},
+    {"tier", USAGE | BILLED, "m.service_tier", "@", "m.service_tier", NULL},
+    {"batch", USAGE, "m.batch", "@::text", NULL, NULL},
+};
+#define N_DIMENSIONS (sizeof(dimensions) / sizeof(dimensions[0]))
+
+struct measure {
+    struct column column;
+    const char *sql;
+};
+
+static const struct measure usage_measures[] = {
+    {{"input_tokens", COLUMN_COUNT}, "sum(m.input_tokens)"},
+    {{"cached_input_tokens", COLUMN_COUNT}, "sum(m.cached_input_tokens)"},
+    {{"cache_write_tokens", COLUMN_COUNT}, "sum(m.cache_write_tokens)"},
+    {{"input_audio_tokens", COLUMN_COUNT}, "sum(m.input_audio_tokens)"},
+    {{"output_tokens", COLUMN_COUNT}, "sum(m.output_tokens)"},
+    {{"output_audio_tokens", COLUMN_COUNT}, "sum(m.output_audio_tokens)"},
+    {{"num_requests", COLUMN_COUNT}, "sum(m.num_requests)"},
+    {{"quantity", COLUMN_DECIMAL}, "trim_scale(sum(m.quantity))"},
+    {{"rows", COLUMN_COUNT}, "count(*)"},
+};
+static const struct measure billed_measures[] = {
+    {{"cost_amount", COLUMN_DECIMAL}, "trim_scale(sum(m.cost_amount))"},
+    {{"rows", COLUMN_COUNT}, "count(*)"},
+};
+static const struct measure estimated_measures[] = {
+    {{"estimated_cost", COLUMN_DECIMAL}, "trim_scale(sum(m.estimated_cost))"},
+    {{"status", COLUMN_TEXT},
+     "CASE WHEN bool_and(m.status = 'priced') THEN 'priced' WHEN bool_and(m.status = 'unpriced') "
+     "THEN 'unpriced' ELSE 'partial' END"},
+    {{"unpriced_tokens", COLUMN_COUNT}, "sum(m.unpriced_tokens)"},
+};
+
+/* One asked-for answer. */
+struct figures {
+    struct rowset rows;
+    enum report report;
+    const struct measure *measures;
+    size_t n_measures;
+    const char *unit_name, *unit_sql; /* never summed over */
+    const char *table, *which;
+    size_t dims[DIMENSIONS_MAX];
+    size_t n_dims;
+    const char *sort; /* "-input_tokens"; NULL: by the dimensions */
+    bool left_out;    /* the feed that reports calls twice */
+};
+
+/* ---- what was asked ---- */
+
+static enum status group_by_unknown(const struct figures *f, struct arena *a, const char *word,
+                                    struct bad_param *bad)
+{
+    const char *names[N_DIMENSIONS], *near;
+    struct buf all = {.arena = a};
+    size_t n = 0;
+
+    for (size_t i = 0; i < N_DIMENSIONS; i++) {
+        if (!(dimensions[i].reports & (unsigned)f->report))
+            continue;
+        buf_printf(&all, "%s%s", n ? ", " : "", dimensions[i].name);
+        names[n++] = dimensions[i].name;
+    }
+    near = nearest_word(word, names, n);
+    if (near && strcmp(near, word) == 0)
+        near = NULL;
+    bad->name = "group_by";
+    return err_set(&bad->err, ST_REJECT, "'%.40s' is no dimension here%s%s%s; they are: %s", word,
+                   near ? ": did you mean " : "", near ? near : "", near ? "?" : "", all.at);
+}
+
+static enum status dimension_add(struct figures *f, struct arena *a, const char *word,
+                                 struct bad_param *bad)
+{
+    size_t i = 0;
+
+    while (i < N_DIMENSIONS && (strcmp(dimensions[i].name, word) != 0 ||
+                                !(dimensions[i].reports & (unsigned)f->report)))
+        i++;
+    if (i == N_DIMENSIONS)
+        return group_by_unknown(f, a, word, bad);
+    bad->name = "group_by";
+    for (size_t k = 0; k < f->n_dims; k++)
+        if (f->dims[k] == i)
+            return err_set(&bad->err, ST_REJECT, "%s is there twice", word);
+    if (f->n_dims == DIMENSIONS_MAX)
+        return err_set(&bad->err, ST_REJECT, "at most %d dimensions at once", DIMENSIONS_MAX);
+    f->dims[f->n_dims++] = i;
+    return ST_OK;
+}
+
+static enum status group_by_read(struct figures *f, struct request *r, struct bad_param *bad)
+{
+    const char *list;
+    char *rest;
+
+    TRY(params_one(&list, &r->params, r->arena, "group_by", bad));
+    if (!list)
+        list = "day";
+    if (!*list)
+        return ST_OK;
+    rest = arena_copy(r->arena, list, strlen(list));
+    for (const char *word; (word = strsep(&rest, ","));)
+        TRY(dimension_add(f, r->arena, word, bad));
+    return ST_OK;
+}
+
+static enum status sort_read(struct figures *f, struct request *r, struct bad_param *bad)
+{
+    static const char *const of_usage[] = {"input_tokens",   "-input_tokens", "output_tokens",
+                                           "-output_tokens", "num_requests",  "-num_requests",
+                                           "quantity",       "-quantity",     NULL};
+    static const char *const of_cost[] = {"cost", "-cost", NULL};
+    const char *const *words = f->report == USAGE ? of_usage : of_cost;
+    size_t which = SIZE_MAX;
+
+    TRY(params_word(&which, &r->params, r->arena, "sort", words, bad));
+    if (which != SIZE_MAX)
+        f->sort = words[which];
+    f->rows.sorted = f->sort != NULL;
+    return ST_OK;
+}
+
+/* ---- the statements ---- */
+
+/* " AND ..." of the parameters that choose rows of usage_metrics or account_feeds. */
+static void filters_write(const struct figures *f, struct sql *s, const struct request *r)
+{
+    for (size_t i = 0; i < N_DIMENSIONS; i++)
+        if (dimensions[i].filter && (dimensions[i].reports & (unsigned)f->report))
+            sql_filter(s, &r->params, dimensions[i].name, dimensions[i].filter);
+    if (params_has(&r->params, "account")) {
+        buf_str(&s->text, " AND m.account_id IN (SELECT account_id FROM accounts a WHERE true");
+        sql_filter(s, &r->params, "account", "a.name");
+        buf_str(&s->text, ")");
+    }
+    if (f->left_out && f->report != ESTIMATED)
+        buf_str(&s->text,
+                " AND NOT (m.provider = '" DOUBLE_PROVIDER "' AND m.feed = '" DOUBLE_FEED "')");
+}
+
+static void span_write(const struct figures *f, struct sql *s, const struct span_sql *span)
+{
+    struct buf *b = &s->text;
+
+    if (f->report == ESTIMATED) {
+        buf_printf(b, " AND m.day >= (%s AT TIME ZONE %s)::date", span->from, span->zone);
+        if (span->to)
+            buf_printf(b, " AND m.day::timestamp < %s AT TIME ZONE %s", span->to, span->zone);
+        return;
+    }
+    /* whole partitions are left out by the first one; the exact bound follows */
+    buf_printf(b,
+               " AND m.bucket_start >= %s - interval '2 days' AND CASE WHEN m.bucket_seconds < "
+               "86400 THEN m.bucket_start >= %s ELSE m.bucket_start AT TIME ZONE 'UTC' >= "
+               "date_trunc('day', %s AT TIME ZONE %s) END",
+               span->from, span->from, span->from, span->zone);
+    if (span->to)
+        buf_printf(b,
+                   " AND m.bucket_start < %s + interval '2 days' AND CASE WHEN m.bucket_seconds < "
+                   "86400 THEN m.bucket_start < %s ELSE m.bucket_start AT TIME ZONE 'UTC' < %s AT "
+                   "TIME ZONE %s END",
+                   span->to, span->to, span->to, span->zone);
+}
+
+/* The groups: columns d0, d1, ..., unit, and the measures' names. */
+static void groups_write(const struct figures *f, struct sql *s, const struct span_sql *span,
+                         const struct request *r)
+{
+    struct buf *b = &s->text;
+
+    buf_str(b, "SELECT ");
+    for (size_t i = 0; i < f->n_dims; i++) {
+        const struct dimension *d = &dimensions[f->dims[i]];
+
+        sql_expand(b, f->report == ESTIMATED && d->estimated ? d->estimated : d->raw, span->zone);
+        buf_printf(b, " AS d%zu, ", i);
+    }
+    buf_printf(b, "%s AS unit", f->unit_sql);
+    for (size_t i = 0; i < f->n_measures; i++)
+        buf_printf(b, ", %s AS %s", f->measures[i].sql, f->measures[i].column.name);
+    buf_printf(b, " FROM %s m WHERE %s", f->table, f->which);
+    span_write(f, s, span);
+    filters_write(f, s, r);
+    for (size_t i = 0; i < f->n_dims; i++)
+        if (strcmp(dimensions[f->dims[i]].name, "hour") == 0)
+            buf_str(b, " AND m.bucket_seconds <= 3600"); /* a day's figure has no hour */
+    buf_str(b, " GROUP BY unit");
+    for (size_t i = 0; i < f->n_dims; i++)
+        buf_printf(b, ", d%zu", i);
+}
+
+/* " ORDER BY" the keys, and WHERE they come after the cursor. In "C" order, which no locale moves.
+ */
+static void order_write(const struct figures *f, struct sql *s)
+{
+    const struct rowset *rs = &f->rows;
+    struct buf *b = &s->text;
+
+    if (rs->has_cursor) {
+        buf_str(b, " WHERE (");
+        for (size_t i = 0; i < rs->n_keys; i++)
+            buf_printf(b, "%skey%zu COLLATE \"C\"", i ? ", " : "", i);
+        buf_str(b, ") > (");
+        for (size_t i = 0; i < rs->n_keys; i++)
+            buf_printf(b, "%s%s", i ? ", " : "",
+                       sql_param(s, arena_copy(s->arena, rs->cursor[i].at, rs->cursor[i].len)));
+        buf_str(b, ")");
+    }
+    buf_str(b, " ORDER BY ");
+    if (f->sort)
+        buf_printf(b, "%s %s, ",
+                   strstr(f->sort, "cost") ? f->measures[0].column.name
+                                           : f->sort + (f->sort[0] == '-'),
+                   f->sort[0] == '-' ? "DESC NULLS LAST" : "ASC NULLS FIRST");
+    for (size_t i = 0; i < rs->n_keys; i++)
+        buf_printf(b, "%skey%zu COLLATE \"C\"", i ? ", " : "", i);
+    rowset_limit(rs, s);
+}
+
+static enum status rows_statement(struct figures *f, struct request *r, struct bad_param *bad)
+{
+    struct rowset *rs = &f->rows;
+    struct sql s = sql_new(r->arena);
+    struct span_sql span;
+
+    TRY(sql_span(&span, &s, &r->params, true, bad));
+    buf_str(&s.text, "SELECT ");
+    for (size_t i = 0; i < f->n_dims; i++)
+        buf_printf(&s.text, "s%zu, ", i);
+    buf_str(&s.text, "unit");
+    for (size_t i = 0; i < f->n_measures; i++)
+        buf_printf(&s.text, ", %s", f->measures[i].column.name);
+    for (size_t i = 0; i < rs->n_keys; i++)
+        buf_printf(&s.text, ", key%zu", i);
+    buf_str(&s.text, " FROM (SELECT *, ");
+    for (size_t i = 0; i < f->n_dims; i++)
+        buf_printf(&s.text, "coalesce(s%zu, '') AS key%zu, ", i, i);
+    buf_printf(&s.text, "coalesce(unit, '') AS key%zu FROM (SELECT *", f->n_dims);
+    for (size_t i = 0; i < f->n_dims; i++) {
+        const char *column = arena_printf(r->arena, "g.d%zu", i);
+
+        buf_str(&s.text, ", ");
+        sql_expand(&s.text, dimensions[f->dims[i]].shown, column);
+        buf_printf(&s.text, " AS s%zu", i);
+    }
+    buf_str(&s.text, " FROM (");
+    groups_write(f, &s, &span, r);
+    buf_str(&s.text, ") g) shown) keyed");
+    order_write(f, &s);
+    rs->statements[rs->n_statements++] = (struct statement){.sql = s.text.at, .params = s.params};
+    return ST_OK;
+}
+
+/* ---- before the rows: what was asked, and how far it is known ---- */
+
+#define TIME_TEXT(expression)                                                                      \
+    "to_char((" expression ") AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')"
+
+static enum status head_statement(struct figures *f, struct request *r, struct bad_param *bad)
+{
+    struct sql s = sql_new(r->arena);
+    struct span_sql span;
+
+    TRY(sql_span(&span, &s, &r->params, true, bad));
+    buf_printf(&s.text, "SELECT " TIME_TEXT("%s") ", " TIME_TEXT("%s") ", %s, ", span.from,
+               span.to ? span.to : "NULL::timestamptz", span.zone);
+    buf_str(
+        &s.text,
+        "count(DISTINCT a.account_id), count(DISTINCT a.account_id) FILTER (WHERE m.watermark "
+        "IS NULL), " TIME_TEXT("max(m.complete_from)") ", " TIME_TEXT(
+            "min(m.watermark)") ", "
+                                "EXISTS (SELECT 1 FROM account_feeds x WHERE x.feed = '" DOUBLE_FEED
+                                "') "
+                                "FROM accounts a LEFT JOIN account_feeds m ON m.account_id = "
+                                "a.account_id AND "
+                                "m.enabled");
+    buf_printf(&s.text, " AND %s(m.feed = ANY(%s::text[]))", f->report == BILLED ? "" : "NOT ",
+               sql_param(&s, bills(r->arena)));
+    sql_filter(&s, &r->params, "feed", "m.feed");
+    if (f->left_out)
+        buf_str(&s.text, " AND m.feed <> '" DOUBLE_FEED "'");
+    buf_str(&s.text, " WHERE a.enabled");
+    sql_filter(&s, &r->params, "account", "a.name");
+    sql_filter(&s, &r->params, "provider", "a.provider");
+    f->rows.statements[f->rows.n_statements++] =
+        (struct statement){.sql = s.text.at, .params = s.params};
+    return ST_OK;
+}
+
+static void head_write(struct json_writer *w, const PGresult *r, void *arg)
+{
+    const struct figures *f = arg;
+
+    json_w_key(w, "range");
+    json_w_object(w);
+    json_w_key(w, "from");
+    json_w_text(w, pg_text(r, 0, 0));
+    json_w_key(w, "to");
+    json_w_text(w, pg_text(r, 0, 1));
+    json_w_key(w, "tz");
+    json_w_text(w, pg_text(r, 0, 2));
+    json_w_end(w);
+    json_w_key(w, "coverage");
+    json_w_object(w);
+    json_w_key(w, "accounts");
+    json_w_raw(w, pg_text(r, 0, 3));
+    json_w_key(w, "accounts_without_data");
+    json_w_raw(w, pg_text(r, 0, 4));
+    json_w_key(w, "complete_from");
+    json_w_text(w, pg_text(r, 0, 5));
+    json_w_key(w, "complete_until");
+    json_w_text(w, pg_text(r, 0, 6));
+    json_w_end(w);
+    json_w_key(w, "left_out");
+    json_w_array(w);
+    if (f->left_out && text_is(pg_text(r, 0, 7), "t"))
+        json_w_str(w, DOUBLE_FEED);
+    json_w_end(w);
+    if (f->report == USAGE)
+        return;
+    json_w_key(w, "basis");
+    json_w_str(w, f->report == BILLED ? "billed" : "estimated");
+}
+
+/* ---- handlers ---- */
+
+static void columns_set(struct figures *f)
+{
+    struct rowset *rs = &f->rows;
+
+    for (size_t i = 0; i < f->n_dims; i++)
+        rs->columns[rs->n_columns++] = (struct column){dimensions[f->dims[i]].name, COLUMN_TEXT};
+    rs->columns[rs->n_columns++] = (struct column){f->unit_name, COLUMN_TEXT};
+    for (size_t i = 0; i < f->n_measures; i++)
+        rs->columns[rs->n_columns++] = f->measures[i].column;
+    rs->n_keys = f->n_dims + 1;
+    rs->head = head_write;
+    rs->head_arg = f;
+}
+
+/* The parameters that this report knows. */
+static enum status names_check(const struct figures *f, struct request *r, struct bad_param *bad)
+{
+    const char *known[N_DIMENSIONS + 12] = {"group_by", "from",   "to",     "tz",   "account",
+                                            "sort",     "format", "cursor", "limit"};
+    size_t n = 9;
+
+    if (f->report != USAGE)
+        known[n++] = "basis";
+    for (size_t i = 0; i < N_DIMENSIONS; i++)
+        if (dimensions[i].filter && (dimensions[i].reports & (unsigned)f->report))
+            known[n++] = dimensions[i].name;
+    known[n] = NULL;
+    return params_check(&r->params, r->arena, known, bad);
+}
+
+static enum status figures_read(struct figures *f, struct request *r, struct bad_param *bad)
+{
+    TRY(names_check(f, r, bad));
+    TRY(group_by_read(f, r, bad));
+    TRY(sort_read(f, r, bad));
+    columns_set(f);
+    TRY(rowset_params(&f->rows, r, bad));
+    f->left_out = !params_has_value(&r->params, "feed", DOUBLE_FEED);
+    if (!f->rows.csv)
+        TRY(head_statement(f, r, bad));
+    return rows_statement(f, r, bad);
+}
+
+static void figures_answer(struct figures *f, struct request *r)
+{
+    struct bad_param bad = {0};
+
+    if (figures_read(f, r, &bad) == ST_OK)
+        rowset_answer(&f->rows, r);
+    else
+        answer_bad_parameter(r, bad.name, &bad.err);
+}
+
+void usage_asked(struct gateway *g, struct request *r)
+{
+    struct figures *f = ARENA_NEW(r->arena, struct figures);
+
+    (void)g;
+    f->report = USAGE;
+    f->measures = usage_measures;
+    f->n_measures = sizeof(usage_measures) / sizeof(usage_measures[0]);
+    f->unit_name = "quantity_unit";
+    f->unit_sql = "m.quantity_unit";
+    f->table = "usage_metrics";
+    f->which = "m.cost_amount IS NULL";
+    f->rows.filename = "usage.csv";
+    figures_answer(f, r);
+}
+
+void cost_asked(struct gateway *g, struct request *r)
+{
+    static const char *const bases[] = {"billed", "estimated", NULL};
+    struct figures *f = ARENA_NEW(r->arena, struct figures);
+    struct bad_param bad = {0};
+    size_t basis = 0;
+
+    (void)g;
+    if (params_word(&basis, &r->params, r->arena, "basis", bases, &bad) != ST_OK) {
+        answer_bad_parameter(r, bad.name, &bad.err);
+        return;
+    }
+    f->report = basis == 0 ? BILLED : ESTIMATED;
+    f->measures = basis == 0 ? billed_measures : estimated_measures;
+    f->n_measures = basis == 0 ? sizeof(billed_measures) / sizeof(billed_measures[0])
+                               : sizeof(estimated_measures) / sizeof(estimated_measures[0]);
+    f->unit_name = "currency";
+    f->unit_sql = "m.currency";
+    f->table = basis == 0 ? "usage_metrics" : "cost_estimate";
+    f->which = basis == 0 ? "m.cost_amount IS NOT NULL" : "true";
+    f->rows.filename = basis == 0 ? "cost.csv" : "cost-estimated.csv";
+    figures_answer(f, r);
+}
