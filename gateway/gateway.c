@@ -7,6 +7,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "gateway/access.h"
+#include "gateway/flight.h"
 #include "gateway/health.h"
 #include "gateway/query.h"
 #include "gateway/questions.h"
@@ -75,6 +76,7 @@ enum status gateway_open(struct gateway **out, const struct config *cfg, struct 
     TRY(stage_open(&g->stage, "gateway", cfg, err));
     doors_open(&g->doors, cfg);
     query_pool_open(&g->database, &g->loop, cfg);
+    flights_open(&g->flights);
     scrape_open(&g->scrape, g);
     trigger_open(&g->trigger, g);
     TRY(questions_open(&g->questions, &g->loop, stage_zmq(g->stage), cfg, err));
@@ -111,6 +113,7 @@ void gateway_close(struct gateway **gateway)
     server_close(&g->server); /* first: requests let go of the others */
     trigger_close(&g->trigger);
     scrape_close(&g->scrape);
+    flights_close(&g->flights);
     query_pool_close(&g->database);
     questions_close(&g->questions);
     stages_close(&g->stages);

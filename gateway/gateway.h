@@ -34,6 +34,7 @@ struct gateway {
     struct stages *stages;       /* stages.h: the pulses */
     struct doors *doors;         /* access.h: keys, sessions, rates */
     struct trigger *trigger;     /* trigger.h: the run that triggers share */
+    struct flights *flights;     /* flight.h: one query for many who ask the same */
     struct scrape *scrape;       /* health.h: what /metrics has of the database */
 };
 

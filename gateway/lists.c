@@ -39,23 +39,44 @@ static const char *const account_states[] = {"disabled",    "failing",  "partly_
     "EXISTS (SELECT 1 FROM owed_windows o WHERE o.account_id = a.account_id AND o.state = "        \
     "'pending') THEN 'catching_up' WHEN f.speaking = 0 THEN 'zero' ELSE 'reported' END"
 
-#define FEEDS_JSON                                                                                                                    \
-    "(SELECT coalesce(jsonb_agg(jsonb_build_object('feed', f.feed, 'enabled', f.enabled, "                                            \
-    "'complete_from', " TIME_TEXT("f.complete_from") ", 'complete_until', " TIME_TEXT("f."                                            \
-                                                                                      "watermark") ", 'last_attempt_at', " TIME_TEXT( \
-        "f.last_attempt_at") ", "                                                                                                     \
-                             "'last_success_at', " TIME_TEXT(                                                                         \
-                                 "f.last_success_at") ", 'last_error', f.last_error, "                                                \
-                                                      "'last_error_detail', f.last_error_detail, "                                    \
-                                                      "'consecutive_failures', "                                                      \
-                                                      "f.consecutive_failures, "                                                      \
-                                                      "'empty_since', " TIME_TEXT("f.empty_since") ", 'next_due', " TIME_TEXT(        \
-                                                          "f.next_due") ") ORDER BY f.feed), "                                        \
-                                                                        "'[]') "                                                      \
-                                                                        "FROM account_feeds f "                                       \
-                                                                        "WHERE "                                                      \
-                                                                        "f.account_id = "                                             \
-                                                                        "a.account_id)"
+#define FEEDS_JSON                                                                                                                               \
+    "(SELECT coalesce(jsonb_agg(jsonb_build_object('feed', f.feed, 'enabled', f.enabled, "                                                       \
+    "'complete_from', " TIME_TEXT("f.complete_from") ", 'complete_until', " TIME_TEXT(                                                           \
+        "f."                                                                                                                                     \
+        "watermark") ", 'last_attempt_at', " TIME_TEXT("f.last_attempt_at") ", "                                                                 \
+                                                                            "'last_success_at',"                                                 \
+                                                                            " " TIME_TEXT(                                                       \
+                                                                                "f.last_success_"                                                \
+                                                                                "at") ", "                                                       \
+                                                                                      "'last_"                                                   \
+                                                                                      "error', "                                                 \
+                                                                                      "f.last_"                                                  \
+                                                                                      "error, "                                                  \
+                                                                                      "'last_"                                                   \
+                                                                                      "error_"                                                   \
+                                                                                      "detail', "                                                \
+                                                                                      "f.last_"                                                  \
+                                                                                      "error_"                                                   \
+                                                                                      "detail, "                                                 \
+                                                                                      "'consecuti"                                               \
+                                                                                      "ve_"                                                      \
+                                                                                      "failures',"                                               \
+                                                                                      " "                                                        \
+                                                                                      "f."                                                       \
+                                                                                      "consecutiv"                                               \
+                                                                                      "e_"                                                       \
+                                                                                      "failures, "                                               \
+                                                                                      "'empty_"                                                  \
+                                                                                      "since',"                                                  \
+                                                                                      " " TIME_TEXT("f.empty_since") ", 'next_due', " TIME_TEXT( \
+                                                                                          "f."                                                   \
+                                                                                          "next_"                                                \
+                                                                                          "due") ") ORDER BY f.feed), "                          \
+                                                                                                 "'[]') "                                        \
+                                                                                                 "FROM account_feeds f "                         \
+                                                                                                 "WHERE "                                        \
+                                                                                                 "f.account_id = "                               \
+                                                                                                 "a.account_id)"
 
 static const struct list accounts = {
     .filename = "accounts.csv",
@@ -73,11 +94,31 @@ static const struct list accounts = {
                 {"key_hint", COLUMN_TEXT},
                 {"labels", COLUMN_JSON}},
     .select = "a.name, a.provider, a.enabled, " ACCOUNT_STATE
-              ", " TIME_TEXT("f.complete_from") ", " TIME_TEXT("CASE WHEN f.unread = 0 THEN "
-                                                               "f.watermark END") ", " TIME_TEXT(
-                  "f.last_success_at") ", " TIME_TEXT("a.next_due") ", f.trouble, "
-                                                                    "f.advice, a.base_url, "
-                                                                    "a.key_hint, a.labels",
+              ", " TIME_TEXT("f.complete_from") ", " TIME_TEXT(
+                  "CASE WHEN f.unread = 0 THEN "
+                  "f.watermark END") ", " TIME_TEXT("f.last_success_at") ", " TIME_TEXT("a.next_"
+                                                                                        "due") ", "
+                                                                                               "f."
+                                                                                               "tro"
+                                                                                               "ubl"
+                                                                                               "e, "
+                                                                                               "f."
+                                                                                               "adv"
+                                                                                               "ice"
+                                                                                               ", "
+                                                                                               "a."
+                                                                                               "bas"
+                                                                                               "e_"
+                                                                                               "url"
+                                                                                               ", "
+                                                                                               "a."
+                                                                                               "key"
+                                                                                               "_hi"
+                                                                                               "nt,"
+                                                                                               " a."
+                                                                                               "lab"
+                                                                                               "el"
+                                                                                               "s",
     .from =
         "accounts a, LATERAL (SELECT count(*) AS n, count(*) FILTER (WHERE consecutive_failures > "
         "0) AS failing, count(*) FILTER (WHERE watermark IS NULL) AS unread, count(*) FILTER "
@@ -188,47 +229,52 @@ static enum status dead_more(struct sql *s, const struct request *r, struct bad_
     return ST_OK;
 }
 
-static const struct
-    list
-        dead =
-            {
-                .filename = "dead.csv",
-                .columns = {{"letter_id", COLUMN_COUNT},
-                            {"account", COLUMN_TEXT},
-                            {"provider", COLUMN_TEXT},
-                            {"feed", COLUMN_TEXT},
-                            {"window_from", COLUMN_TEXT},
-                            {"window_to", COLUMN_TEXT},
-                            {"reason", COLUMN_TEXT},
-                            {"json_path", COLUMN_TEXT},
-                            {"sqlstate", COLUMN_TEXT},
-                            {"occurrences", COLUMN_COUNT},
-                            {"first_seen_at", COLUMN_TEXT},
-                            {"last_seen_at", COLUMN_TEXT},
-                            {"closed_at", COLUMN_TEXT}},
-                .select =
-                    "d.letter_id, coalesce(a.name, '(removed ' || d.account_id || ')'), "
-                    "d.provider, "
-                    "d.feed, " TIME_TEXT("d.window_from") ", " TIME_TEXT(
-                        "d.window_to") ", d.reason, "
-                                       "d.json_path, d.sqlstate, d.occurrences, " TIME_TEXT("d."
-                                                                                            "first_"
-                                                                                            "seen_"
-                                                                                            "at") ", " TIME_TEXT(
-                                           "d.last_seen_at") ", " TIME_TEXT("d.closed_at") ", "
-                                                                                           "d.last_"
-                                                                                           "seen_"
-                                                                                           "at, "
-                                                                                           "d."
-                                                                                           "letter_"
-                                                                                           "id",
-                .from = "dead_letters d LEFT JOIN accounts a USING (account_id) WHERE true",
-                .n_keys = 2,
-                .after = " AND (d.last_seen_at, d.letter_id) < (@::timestamptz, @::bigint)",
-                .order = " ORDER BY d.last_seen_at DESC, d.letter_id DESC",
-                .filters = {{"provider", "d.provider", NULL}, {"feed", "d.feed", NULL}},
-                .known = {"account", "provider", "feed", "closed"},
-                .more = dead_more,
+static const struct list dead =
+    {
+        .filename = "dead.csv",
+        .columns = {{"letter_id", COLUMN_COUNT},
+                    {"account", COLUMN_TEXT},
+                    {"provider", COLUMN_TEXT},
+                    {"feed", COLUMN_TEXT},
+                    {"window_from", COLUMN_TEXT},
+                    {"window_to", COLUMN_TEXT},
+                    {"reason", COLUMN_TEXT},
+                    {"json_path", COLUMN_TEXT},
+                    {"sqlstate", COLUMN_TEXT},
+                    {"occurrences", COLUMN_COUNT},
+                    {"first_seen_at", COLUMN_TEXT},
+                    {"last_seen_at", COLUMN_TEXT},
+                    {"closed_at", COLUMN_TEXT}},
+        .select =
+            "d.letter_id, coalesce(a.name, '(removed ' || d.account_id || ')'), "
+            "d.provider, "
+            "d.feed, " TIME_TEXT("d.window_from") ", " TIME_TEXT(
+                "d.window_to") ", d.reason, "
+                               "d.json_path, d.sqlstate, d.occurrences, " TIME_TEXT(
+                                   "d."
+                                   "first_"
+                                   "seen_"
+                                   "at") ", " TIME_TEXT("d.last_seen_at") ", " TIME_TEXT("d.closed_"
+                                                                                         "at") ", "
+                                                                                               "d."
+                                                                                               "las"
+                                                                                               "t_"
+                                                                                               "see"
+                                                                                               "n_"
+                                                                                               "at,"
+                                                                                               " "
+                                                                                               "d."
+                                                                                               "let"
+                                                                                               "ter"
+                                                                                               "_"
+                                                                                               "id",
+        .from = "dead_letters d LEFT JOIN accounts a USING (account_id) WHERE true",
+        .n_keys = 2,
+        .after = " AND (d.last_seen_at, d.letter_id) < (@::timestamptz, @::bigint)",
+        .order = " ORDER BY d.last_seen_at DESC, d.letter_id DESC",
+        .filters = {{"provider", "d.provider", NULL}, {"feed", "d.feed", NULL}},
+        .known = {"account", "provider", "feed", "closed"},
+        .more = dead_more,
 };
 
 static const char *const changes[] = {"changed", "vanished", "appeared", NULL};

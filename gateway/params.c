@@ -251,6 +251,7 @@ static enum status moment(const char **out, struct sql *s, const struct params *
         return ST_OK;
     if (time_parse_since(&us, text_of(typed), clock_utc_us(), &bad->err) != ST_OK)
         return refuse(bad, name);
+    us = time_floor_us(us, 1); /* askers of one moment ask the same (flight.h) */
     if (strcmp(typed, "today") == 0 || strcmp(typed, "yesterday") == 0)
         *out = arena_printf(s->arena,
                             "((date_trunc('day', now() AT TIME ZONE %s) - interval '%d days') AT "

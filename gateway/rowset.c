@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
+#include "gateway/flight.h"
 #include "gateway/request.h"
 
 #define LIMIT_JSON INT64_C(1000)
@@ -192,7 +193,7 @@ static void json_rows_end(struct rowset *rs, struct request *r)
 /* The buffer's arena is the row's own, so that an endless answer does not grow the request's. */
 static void hand_on(struct rowset *rs, struct request *r, bool all)
 {
-    if (rs->out.len == 0 || (!all && rs->out.len < PIECE))
+    if (rs->small || rs->out.len == 0 || (!all && rs->out.len < PIECE))
         return;
     spool_append(r->spool, rs->out.at, rs->out.len);
     arena_reset(rs->row_arena);
@@ -203,7 +204,7 @@ static void hand_on(struct rowset *rs, struct request *r, bool all)
 /* The first row is there (or the end): no error can come instead of the answer any more. */
 static void begin(struct rowset *rs, struct request *r)
 {
-    if (rs->begun)
+    if (rs->begun || rs->small)
         return;
     rs->begun = true;
     answer_stream(r, rs->csv ? "text/csv; charset=utf-8" : "application/json",
@@ -241,7 +242,7 @@ static void on_rows(void *arg, size_t at, const PGresult *result)
     keep_place(rs, result);
     begin(rs, r);
     hand_on(rs, r, false);
-    if (r->query && spool_full(r->spool))
+    if (!rs->small && r->query && spool_full(r->spool))
         query_pause(r->query, true);
 }
 
@@ -258,7 +259,15 @@ static void on_done(void *arg, enum status st, const char *sqlstate, const struc
             json_rows_end(rs, r);
         begin(rs, r);
         hand_on(rs, r, true);
-    } else if (!rs->begun) {
+    }
+    if (rs->small) {
+        if (st == ST_OK)
+            flight_answer(r, (struct text){rs->out.at, rs->out.len});
+        else
+            flight_fail(r, st, sqlstate, err);
+        return;
+    }
+    if (st != ST_OK && !rs->begun) {
         answer_query_failed(r, st, sqlstate, err);
         return;
     }
@@ -277,6 +286,9 @@ static void free_arena(void *arena)
 
 void rowset_answer(struct rowset *rs, struct request *r)
 {
+    rs->small = !rs->csv && rs->limit <= LIMIT_JSON;
+    if (rs->small && flight_join(r, rs->statements, rs->n_statements))
+        return;
     rs->row_arena = arena_new();
     rs->last_arena = arena_new();
     arena_defer(r->arena, free_arena, rs->row_arena);
@@ -284,7 +296,8 @@ void rowset_answer(struct rowset *rs, struct request *r)
     rs->out = (struct buf){.arena = rs->row_arena};
     rs->json = (struct json_writer){.out = &rs->out};
     r->handler = rs;
-    r->spool = spool_new();
+    if (!rs->small)
+        r->spool = spool_new();
     if (rs->csv)
         csv_heading(rs);
     else

@@ -55,6 +55,7 @@ struct rowset {
     const struct query_hears *hears;
     int64_t n;
     bool more, begun;
+    bool small; /* gathered, and shared with others who ask the same; else streamed */
     struct text last[KEYS_MAX];
     struct arena *last_arena;
 };

@@ -23,7 +23,7 @@ def copy_of_the_tree():
         if os.path.isfile(os.path.join(ROOT, name)):
             os.makedirs(os.path.dirname(os.path.join(folder, name)), exist_ok=True)
             shutil.copy2(os.path.join(ROOT, name), os.path.join(folder, name))
-    for part in ("bin", "obj", "tests/uf-sim", "libuf.a", "migrations.c"):
+    for part in ("bin", "obj", "tests/uf-sim", "libuf.a", "migrations.c", "assets.c"):
         source, target = os.path.join(BUILD, part), os.path.join(folder, "build", part)
         os.makedirs(os.path.dirname(target), exist_ok=True)
         subprocess.run(["cp", "-a", source, target], check=True)
@@ -47,6 +47,7 @@ def processes_of(folder):
 
 def clean_env():
     env = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG", "TERM")}
+    env["UF_HTTP"] = "127.0.0.1:0"  # several of these may run at once
     return env
 
 
