@@ -136,6 +136,7 @@ COMMAND(cmd_providers);
 COMMAND(cmd_pause);
 COMMAND(cmd_resume);
 COMMAND(cmd_status);
+COMMAND(cmd_top);
 COMMAND(cmd_usage);
 COMMAND(cmd_cost);
 COMMAND(cmd_summary);

@@ -59,6 +59,10 @@ static const char inject_details[] =
     "{\"account\":\"acme\",\"feed\":\"completions\",\"from\":\"2026-10-01\",\"to\":\"2026-11-01\"}"
     "\n"
     "  acme,completions,2026-10-01,2026-11-01          (an empty feed stands for all of them)\n";
+static const char top_details[] =
+    "Listens to the processes themselves (UF_PULSE), so it needs neither the database nor a "
+    "gateway.\n"
+    "On a terminal it is drawn anew each second until Ctrl-C; else one picture is printed.\n";
 static const char by_details[] =
     "Group by any of: day hour month account provider feed project user key model line_item tier\n"
     "batch. Default: usage by feed,model; cost by month,account. Figures that a provider gives by\n"
@@ -150,6 +154,7 @@ const struct command commands[] = {
     {"pause", "", "claim no more accounts until resume", NULL, NONE, 0, 0, 0, cmd_pause},
     {"resume", "", "go on after pause", NULL, NONE, 0, 0, 0, cmd_resume},
     {"status", "", "scheduler, fetchers, last run, accounts", NULL, NONE, 0, 0, 0, cmd_status},
+    {"top", "", "what every process does now, live", top_details, NONE, 0, 0, 0, cmd_top},
     {"usage",
      "[--by D,...] [--since T] [--until T] [--tz Z] [--account A] [--format F]",
      "tokens, requests and quantities, summed",

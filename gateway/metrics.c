@@ -177,34 +177,34 @@ void metrics_stages(struct buf *out, const struct instances *in, int64_t mono_us
 /* Rows of (family, account, provider, word, value), in the order of the families. A lag is not
  * told of an account that has never been complete until any time. */
 const char metrics_accounts_sql[] =
-    "WITH h AS MATERIALIZED (SELECT account, provider, enabled, state, trouble, "
-    "extract(epoch FROM now() - complete_until) AS lag, extract(epoch FROM last_success_at) AS "
-    "success FROM account_health), "
+    "WITH late AS (SELECT account_id, max(greatest(extract(epoch FROM now() - watermark) - "
+    "coalesce(bucket_seconds, 3600), 0)) AS lag FROM account_feeds WHERE enabled GROUP BY 1), "
+    "h AS MATERIALIZED (SELECT account, provider, enabled, state, trouble, lag, extract(epoch FROM "
+    "last_success_at) AS success FROM account_health LEFT JOIN late USING (account_id)), "
     "worst AS (SELECT *, row_number() OVER (ORDER BY state <> 'failing', state <> 'partly "
     "failing', lag DESC NULLS FIRST, account) AS place FROM h WHERE enabled), "
     "named AS (SELECT * FROM worst WHERE place <= $1::bigint), "
     "last_run AS (SELECT * FROM fetch_runs WHERE finished_at IS NOT NULL AND jobs > 0 ORDER BY "
     "requested_at DESC LIMIT 1) "
     "SELECT 'account_lag_seconds' AS family, account, provider, NULL AS word, "
-    "round(greatest(lag, 0), 3)::text AS value, 1 AS part, place FROM named WHERE lag IS NOT NULL "
+    "trim_scale(round(lag, 3))::text AS value, 1 AS part, place FROM named WHERE lag IS NOT NULL "
     "UNION ALL SELECT 'account_last_success_timestamp_seconds', account, provider, NULL, "
-    "round(success, 3)::text, 2, place FROM named WHERE success IS NOT NULL "
+    "trim_scale(round(success, 3))::text, 2, place FROM named WHERE success IS NOT NULL "
     "UNION ALL SELECT 'account_failing', account, provider, coalesce(split_part(trouble, ': ', 2), "
     "''), (state IN ('failing', 'partly failing'))::int::text, 3, place FROM named "
     "UNION ALL SELECT 'accounts', NULL, NULL, s, (SELECT count(*) FROM h WHERE state = s)::text, "
-    "4, "
-    "place FROM unnest(ARRAY['ok', 'new', 'catching up', 'partly failing', 'failing', 'disabled']) "
+    "4, place FROM unnest(ARRAY['ok', 'new', 'catching up', 'partly failing', 'failing', 'disabled']) "
     "WITH ORDINALITY AS u (s, place) "
-    "UNION ALL SELECT 'account_lag_max_seconds', NULL, NULL, NULL, round(greatest(max(lag), 0), "
-    "3)::text, 5, 1 FROM h WHERE enabled HAVING max(lag) IS NOT NULL "
+    "UNION ALL SELECT 'account_lag_max_seconds', NULL, NULL, NULL, "
+    "trim_scale(round(max(lag), 3))::text, 5, 1 FROM h WHERE enabled HAVING max(lag) IS NOT NULL "
     "UNION ALL SELECT 'dead_letters_open', NULL, NULL, NULL, count(*)::text, 6, 1 FROM "
     "dead_letters WHERE closed_at IS NULL "
     "UNION ALL SELECT 'owed_windows', NULL, NULL, NULL, count(*)::text, 7, 1 FROM owed_windows "
     "WHERE state = 'pending' "
     "UNION ALL SELECT 'runs_unfinished', NULL, NULL, NULL, count(*)::text, 8, 1 FROM fetch_runs "
     "WHERE finished_at IS NULL "
-    "UNION ALL SELECT 'last_run_timestamp_seconds', NULL, NULL, NULL, round(extract(epoch FROM "
-    "finished_at), 3)::text, 9, 1 FROM last_run "
+    "UNION ALL SELECT 'last_run_timestamp_seconds', NULL, NULL, NULL, "
+    "trim_scale(round(extract(epoch FROM finished_at), 3))::text, 9, 1 FROM last_run "
     "UNION ALL SELECT 'last_run_accounts_failed', NULL, NULL, NULL, accounts_failed::text, 10, 1 "
     "FROM last_run ORDER BY part, place";
 
@@ -214,8 +214,8 @@ static const struct {
     const char *help;
 } families[] = {
     {"account_lag_seconds", NULL,
-     "How far behind now an account's figures are complete: of its feed that is farthest behind. "
-     "At most 200 accounts, worst first."},
+     "For how long a bucket that has ended has been missing, in the account's feed that is "
+     "farthest behind. At most 200 accounts, worst first."},
     {"account_last_success_timestamp_seconds", NULL,
      "When a reading of some feed of the account last ended well. The same accounts."},
     {"account_failing", "ending",
