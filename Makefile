@@ -20,6 +20,7 @@ BINS    := $(STAGES:%=$(BUILD)/bin/uf-%) $(BUILD)/bin/usagectl
 COMMON  := $(wildcard common/*.c common/providers/*.c)
 TESTS   := $(patsubst tests/%.c,%,$(wildcard tests/test_*.c))
 SIM     := $(BUILD)/tests/uf-sim
+NEXT    := $(STAGES:%=$(BUILD)/next/uf-%)
 SOURCES  = $(shell git ls-files '*.c' '*.h')
 obj      = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 
@@ -33,6 +34,9 @@ $(BUILD)/obj/assets.o: $(BUILD)/assets.c; @mkdir -p $(@D); $(CC) $(CFLAGS) -c $<
 $(BUILD)/bin/uf-gateway: $(BUILD)/obj/assets.o
 $(BUILD)/bin/uf-gateway: LIBS += $(shell pkg-config --libs libmicrohttpd)
 $(STAGES:%=$(BUILD)/bin/uf-%): $(BUILD)/bin/uf-%: $$(call obj,$$(wildcard $$*/*.c)) $(BUILD)/libuf.a
+	@mkdir -p $(@D); $(CC) $(LDFLAGS) $^ $(LIBS) -o $@
+$(BUILD)/obj/tests/wire_next.o: common/wire.c | deps; @mkdir -p $(@D); $(CC) $(CFLAGS) -DWIRE_VERSION=99 -c $< -o $@
+$(NEXT): $(BUILD)/next/uf-%: $(BUILD)/obj/tests/wire_next.o $$(call obj,$$(wildcard $$*/*.c)) $(BUILD)/libuf.a
 	@mkdir -p $(@D); $(CC) $(LDFLAGS) $^ $(LIBS) -o $@
 $(BUILD)/bin/usagectl: $(call obj,$(wildcard cli/*.c)) $(BUILD)/obj/migrations.o $(BUILD)/libuf.a
 	@mkdir -p $(@D); $(CC) $(LDFLAGS) $^ $(LIBS) -o $@
@@ -50,7 +54,8 @@ test-deps: ; @deploy/install-deps --tests
 run: all $(SIM); @deploy/run
 test: test-deps ; @tests/run-all            # unit under sanitizers, end to end, conformance; last line: N passed, N failed
 check: test-deps ; @tests/run-unit          # seconds, no network
-e2e: test-deps all $(SIM); @/usr/bin/python3 tests/e2e/run.py
+next: $(NEXT)   # the stages with another version of the messages, to test upgrades with
+e2e: test-deps all next $(SIM); @/usr/bin/python3 tests/e2e/run.py
 torture: test-deps ; @tests/torture/run.py   # dies at every CRASH_POINT once; --short is in `make test`
 chaos: test-deps all $(SIM); @/usr/bin/python3 tests/chaos/run.py   # ten minutes in which everything goes wrong at random
 conformance: test-deps all $(SIM); @tests/conformance/run
@@ -61,5 +66,5 @@ docs/config.md: $(BUILD)/bin/usagectl; $< config-markdown >$@
 format: test-deps ; @clang-format -i $(SOURCES)
 tidy: test-deps ; @for f in $$(git ls-files '*.c'); do clang-tidy --quiet $$f -- $(CSTD) -I. $(call PKG,--cflags) 2>/dev/null || exit 1; done
 clean: ; rm -rf build
-.PHONY: all deps test-deps run test check e2e torture chaos conformance bench fuzz model format tidy clean
+.PHONY: all next deps test-deps run test check e2e torture chaos conformance bench fuzz model format tidy clean
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

@@ -241,6 +241,8 @@ static enum status subject_load(struct subject *out, struct cli *cli, const char
     if (!out->provider)
         return err_set(err, ST_REJECT, "this build has no provider '%s'", PQgetvalue(r, 0, 0));
     sealed = PQunescapeBytea((const unsigned char *)PQgetvalue(r, 0, 2), &sealed_len);
+    if (!sealed)
+        memory_out();
     st = secret_unseal(&out->key, cli->sealer, text_of(out->provider->name), text_of(name),
                        (struct text){(const char *)sealed, sealed_len}, err);
     PQfreemem(sealed);

@@ -33,7 +33,7 @@ struct arena {
     struct deferred *deferred;
 };
 
-static _Noreturn void out_of_memory(void)
+void memory_out(void)
 {
     static const char line[] = "{\"level\":\"error\",\"event\":\"memory.out\"}\n";
 
@@ -48,7 +48,7 @@ static size_t bytes_of(size_t count, size_t size)
     size_t bytes;
 
     if (__builtin_mul_overflow(count, size, &bytes) || bytes > PTRDIFF_MAX / 2)
-        out_of_memory();
+        memory_out();
     return bytes;
 }
 
@@ -58,7 +58,7 @@ void *xalloc(size_t count, size_t size)
     void *p = calloc(1, bytes ? bytes : 1);
 
     if (!p)
-        out_of_memory();
+        memory_out();
     return p;
 }
 
@@ -68,7 +68,7 @@ void *xrealloc(void *p, size_t count, size_t size)
     void *grown = realloc(p, bytes ? bytes : 1);
 
     if (!grown)
-        out_of_memory();
+        memory_out();
     return grown;
 }
 
@@ -89,7 +89,7 @@ static struct chunk *chunk_new(size_t size)
     struct chunk *c = malloc(sizeof(*c) + size);
 
     if (!c)
-        out_of_memory();
+        memory_out();
     c->next = NULL;
     c->size = size;
     c->used = 0;

@@ -56,6 +56,10 @@ static inline void buf_str(struct buf *b, const char *s) /* a literal's length c
 }
 void buf_printf(struct buf *b, const char *fmt, ...) PRINTF_LIKE(2, 3);
 
+/* Says so and ends the process with 111. For libraries' allocations, too: one that failed is no
+ * reason to doubt a key, a message or the configuration. */
+_Noreturn void memory_out(void);
+
 /* For what lives as long as the process; ends it with 111 when memory is out. */
 void *xalloc(size_t count, size_t size); /* zeroed */
 void *xrealloc(void *p, size_t count, size_t size);

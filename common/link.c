@@ -614,7 +614,7 @@ enum status link_send_bodies(struct link *link, struct text head, const struct t
         void *body;
         memcpy(&body, &bodies[i].at, sizeof(body)); /* whose owner ZeroMQ becomes */
         if (zmq_msg_init_data(&frame, body, bodies[i].len, free_body, NULL) < 0)
-            exit(111); /* out of memory: being killed here is safe */
+            memory_out();
         /* Refused in the middle, the peer has just gone and the message with it. The rest is
          * offered all the same: libzmq drops frames up to a message's last. The pages are read
          * again. */

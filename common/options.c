@@ -94,7 +94,7 @@ static const struct option options[] = {
      "width of the usage buckets asked for; a feed that has no such width uses its next "
      "narrower one"},
     {"UF_BACKFILL", KIND_DURATION, STAGE_SCHEDULER | STAGE_CLI, "7d", "1h", "3650d", AT(backfill_s),
-     CYCLES, "how far back a new account's first cycle reaches"},
+     CYCLES, "how far back a new account's first cycle reaches, to the beginning of a day (UTC)"},
     {"UF_LEASE", KIND_DURATION, STAGE_SCHEDULER, "120s", "2s", "1h", AT(lease_s), CYCLES,
      "how long a job may take, from its claim to the last acknowledgement, before it is offered "
      "again"},

@@ -284,6 +284,8 @@ enum status pg_connect(struct pg *pg, struct err *err)
     pg_disconnect(pg);
     parsed = PQconninfoParse(pg->url, &why);
     if (!parsed) {
+        if (!why)
+            return err_set(err, ST_RETRY, "can not read DATABASE_URL: out of memory");
         PQfreemem(why); /* may show the password */
         return err_set(
             err, ST_FATAL,

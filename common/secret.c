@@ -168,6 +168,7 @@ enum status encryption_key_parse(struct secret *out, struct text t, struct err *
 
 /* ---- sealing ------------------------------------------------------------------------------- */
 
+/* Every OpenSSL has what we use, so it lacks memory. */
 static enum status openssl_refused(struct err *err, const char *what)
 {
     char why[160] = "unknown reason";
@@ -176,7 +177,7 @@ static enum status openssl_refused(struct err *err, const char *what)
     if (code)
         ERR_error_string_n(code, why, sizeof(why));
     ERR_clear_error();
-    return err_set(err, ST_FATAL, "OpenSSL: %s: %s", what, why);
+    return err_set(err, ST_RETRY, "OpenSSL: %s: %s", what, why);
 }
 
 static enum status sealing_key_set(struct sealing_key *k, const struct secret *key, struct err *err)
@@ -315,9 +316,10 @@ static bool opens(struct sealer *s, const unsigned char *in, struct secret *plai
     int len = 0, rest = 0;
 
     memcpy(tag, in + CIPHERTEXT_AT + plain->len, TAG_LEN);
-    return EVP_DecryptUpdate(s->ctx, plain->at, &len, in + CIPHERTEXT_AT, (int)plain->len) == 1 &&
-           EVP_CIPHER_CTX_ctrl(s->ctx, EVP_CTRL_AEAD_SET_TAG, TAG_LEN, tag) == 1 &&
-           EVP_DecryptFinal_ex(s->ctx, plain->at + len, &rest) == 1;
+    if (EVP_DecryptUpdate(s->ctx, plain->at, &len, in + CIPHERTEXT_AT, (int)plain->len) != 1 ||
+        EVP_CIPHER_CTX_ctrl(s->ctx, EVP_CTRL_AEAD_SET_TAG, TAG_LEN, tag) != 1)
+        memory_out();
+    return EVP_DecryptFinal_ex(s->ctx, plain->at + len, &rest) == 1;
 }
 
 enum status secret_unseal(struct secret *out, struct sealer *s, struct text provider,
@@ -338,8 +340,11 @@ enum status secret_unseal(struct secret *out, struct sealer *s, struct text prov
                        in[1], in[2], in[3], in[4], s->keys[0].id[0], s->keys[0].id[1],
                        s->keys[0].id[2], s->keys[0].id[3]);
     plain = (struct secret){xalloc(sealed.len - SEALED_MIN + 1, 1), sealed.len - SEALED_MIN};
-    good = EVP_DecryptInit_ex2(s->ctx, s->cipher, key->at, in + NONCE_AT, NULL) == 1 &&
-           associate_owner(s->ctx, key, provider, account) && opens(s, in, &plain);
+    /* Only the tag says that a key is damaged: nobody is to set it again because memory was out. */
+    if (EVP_DecryptInit_ex2(s->ctx, s->cipher, key->at, in + NONCE_AT, NULL) != 1 ||
+        !associate_owner(s->ctx, key, provider, account))
+        memory_out();
+    good = opens(s, in, &plain);
     EVP_CIPHER_CTX_reset(s->ctx);
     ERR_clear_error();
     if (!good) {

@@ -33,12 +33,13 @@ void secret_wipe(struct secret *s); /* wipes, frees, sets to empty; accepts an e
 enum status encryption_key_parse(struct secret *out, struct text t, struct err *err) CHECKED;
 
 struct sealer; /* one ENCRYPTION_KEY (and an optional older one, still able to open) */
+/* ST_FATAL: a key of another length. ST_RETRY: OpenSSL has no memory. */
 enum status sealer_open(struct sealer **out, const struct secret *key, const struct secret *old_key,
                         struct err *err) CHECKED;
 void sealer_close(struct sealer **s); /* wipes; accepts NULL */
 void sealer_key_id(const struct sealer *s, unsigned char out[4]);
 
-/* `out` lives in `a`. ST_FATAL: OpenSSL refused. */
+/* `out` lives in `a`. ST_RETRY: OpenSSL has no memory. */
 enum status secret_seal(struct text *out, struct arena *a, struct sealer *s, struct text provider,
                         struct text account, const struct secret *plain, struct err *err) CHECKED;
 

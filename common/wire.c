@@ -393,8 +393,9 @@ static enum status message_open(struct reader *r, struct arena *a, struct text m
         return err->status;
     if (version != WIRE_VERSION)
         return err_set(err, ST_REJECT,
-                       "message: version %" PRId64 ", but this program speaks version %d", version,
-                       WIRE_VERSION);
+                       "message: version %" PRId64 ", but this program speaks version %d: upgrade "
+                       "the older of the two; the work is done again then",
+                       version, WIRE_VERSION);
     return ST_OK;
 }
 

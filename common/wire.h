@@ -17,7 +17,9 @@
 #include "common/status.h"
 #include "common/text.h"
 
-#define WIRE_VERSION     1
+#ifndef WIRE_VERSION /* the tests of an upgrade build another */
+#define WIRE_VERSION 1
+#endif
 #define WIRE_WINDOWS_MAX 64         /* windows of one job */
 #define WIRE_PAGES_MAX   64         /* pages of one message */
 #define WIRE_RECORDS_MAX 1000000    /* records of one message */

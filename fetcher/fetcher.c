@@ -589,15 +589,19 @@ void fetcher_run(struct fetcher *f)
 
 /* ---- life ---- */
 
-static void loop_open(struct fetcher *f)
+static enum status loop_open(struct fetcher *f, struct err *err)
 {
-    (void)uv_loop_init(&f->loop);
+    int rc = uv_loop_init(&f->loop);
+
+    if (rc < 0)
+        return err_set(err, ST_RETRY, "no event loop: %s", uv_strerror(rc));
     f->loop.data = f;
     (void)uv_prepare_init(&f->loop, &f->turn);
     (void)uv_timer_init(&f->loop, &f->heartbeat);
     (void)uv_timer_init(&f->loop, &f->refresh);
     for (uint32_t i = 0; i < f->n_slots; i++)
         (void)uv_timer_init(&f->loop, &f->timers[i]);
+    return ST_OK;
 }
 
 /* A connection is a descriptor, and the usual soft limit of 1,024 is there for select(2) alone. */
@@ -665,7 +669,7 @@ enum status fetcher_open(struct fetcher **out, const struct config *cfg, struct 
     f->memory = arena_new();
     random_bytes(&f->random, sizeof(f->random));
     allow_descriptors();
-    loop_open(f);
+    TRY(loop_open(f, err));
     TRY(stage_open(&f->stage, "fetcher", cfg, err));
     TRY(sealer_open(&f->sealer, &cfg->encryption_key, NULL, err));
     TRY(http_open(&f->http, &f->loop, &limits, err));

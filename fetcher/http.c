@@ -255,7 +255,7 @@ static struct transfer *transfer_new(struct http *h)
     t->http = h;
     t->easy = curl_easy_init();
     if (!t->easy || set_once(t) != CURLE_OK)
-        exit(111); /* out of memory: being killed here is safe */
+        memory_out();
     if (h->n_all == h->cap_all) {
         h->cap_all = h->cap_all ? 2 * h->cap_all : 64;
         h->all = xrealloc(h->all, h->cap_all, sizeof(struct transfer *));
@@ -292,7 +292,7 @@ static void header_add(struct transfer *t, const char *line)
     struct curl_slist *longer = curl_slist_append(t->headers, line);
 
     if (!longer)
-        exit(111); /* out of memory: being killed here is safe */
+        memory_out();
     t->headers = longer;
 }
 
@@ -316,7 +316,7 @@ static void set_request(struct transfer *t, const struct request *request)
     t->error[0] = '\0';
     if (curl_easy_setopt(t->easy, CURLOPT_URL, request->url) != CURLE_OK ||
         curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, t->headers) != CURLE_OK)
-        exit(111); /* out of memory: being killed here is safe */
+        memory_out();
     /* Waiting for a connection that may be shared makes sense where HTTP/2 may be offered. */
     (void)curl_easy_setopt(t->easy, CURLOPT_PIPEWAIT, tls ? 1L : 0L);
 }
@@ -483,7 +483,7 @@ static void transfer_start(struct transfer *t)
     m->n_active++;
     t->host->n_active++;
     if (curl_multi_add_handle(m->curl, t->easy) != CURLM_OK)
-        exit(111); /* out of memory: being killed here is safe */
+        memory_out();
 }
 
 static void host_go_on(struct http *h, struct host *host)

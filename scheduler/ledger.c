@@ -42,8 +42,11 @@ static struct text bytea_text(struct arena *a, struct text hex)
 {
     size_t len = 0;
     unsigned char *raw = PQunescapeBytea((const unsigned char *)hex.at, &len);
-    struct text out = {arena_copy(a, raw ? raw : (const unsigned char *)"", len), len};
+    struct text out;
 
+    if (!raw)
+        memory_out();
+    out = (struct text){arena_copy(a, raw, len), len};
     PQfreemem(raw);
     return out;
 }

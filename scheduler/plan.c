@@ -29,20 +29,20 @@ static int64_t latest_start(const struct feed *feed, int64_t now_us)
                               : INT64_MAX;
 }
 
-/* A feed never read: as much of the backfill as a few pages hold, and the older rest apart. */
+/* A feed never read: as much of the backfill as a few pages hold, and the older rest apart. From a
+ * day's beginning: should this reading be committed and never settled, and the next be of another
+ * width, no day is held in two. */
 static void plan_first(struct live_plan *out, const struct feed *feed, const struct width *width,
                        int64_t now_us, int64_t backfill_s)
 {
     int64_t grouped_us = feed->old_before_s * US_PER_S;
-    int64_t oldest = time_floor_us(now_us - backfill_s * US_PER_S, width->bucket_s);
+    int64_t oldest = time_floor_us(now_us - backfill_s * US_PER_S, DAY_S);
     /* the pages hold `limit` buckets each, the open one among them */
     int64_t held_us = (LIVE_PAGES * (int64_t)width->limit - 1) * width->bucket_s * US_PER_S;
     int64_t from = oldest;
 
-    if (oldest < time_floor_us(now_us, width->bucket_s) - held_us) {
-        oldest = time_floor_us(oldest, DAY_S);
+    if (oldest < time_floor_us(now_us, width->bucket_s) - held_us)
         from = time_floor_us(now_us - held_us, DAY_S);
-    }
     if (from < grouped_us && grouped_us < now_us)
         from = grouped_us;
     out->window.from_us = min64(from, latest_start(feed, now_us));

@@ -1,7 +1,10 @@
 /* Keys: sealed so that only their own account opens them, cleaned when typed, and never shown. */
 #include "common/secret.h"
 
+#include <openssl/crypto.h>
 #include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "tests/check.h"
 
@@ -70,6 +73,35 @@ static void both_base64_alphabets(void **state)
     secret_wipe(&one); /* accepts an empty one */
 }
 
+/* ---- OpenSSL's allocations, which can be told to fail ---- */
+
+static int allocations_left = -1; /* then they fail, one and all; below 0: never */
+
+static bool refuses(void)
+{
+    if (allocations_left > 0)
+        allocations_left--;
+    return allocations_left == 0;
+}
+
+static void *take(size_t size, const char *file, int line)
+{
+    (void)file, (void)line;
+    return refuses() ? NULL : malloc(size);
+}
+
+static void *grow(void *old, size_t size, const char *file, int line)
+{
+    (void)file, (void)line;
+    return refuses() ? NULL : realloc(old, size);
+}
+
+static void drop(void *old, const char *file, int line)
+{
+    (void)file, (void)line;
+    free(old);
+}
+
 /* ---- sealing ---- */
 
 struct bench {
@@ -97,6 +129,7 @@ static int bench_close(void **state)
 {
     struct bench *b = *state;
 
+    allocations_left = -1;
     sealer_close(&b->sealer);
     sealer_close(&b->sealer); /* accepts NULL */
     secret_wipe(&b->key);
@@ -355,6 +388,53 @@ static void random_bytes_differ(void **state)
     assert_memory_not_equal(one, other, sizeof(one));
 }
 
+/* The exit status of a process whose OpenSSL gets `n` allocations to open a good key with. */
+static int opens_with(struct bench *b, struct text sealed, int n)
+{
+    int status = 0;
+    pid_t child = fork();
+
+    if (child == 0) {
+        struct secret plain = {0};
+        (void)!freopen("/dev/null", "w", stderr);
+        allocations_left = n;
+        _exit((int)secret_unseal(&plain, b->sealer, TEXT_LIT("openai"), TEXT_LIT("acme"), sealed,
+                                 &b->err));
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+/* Nobody is told that his key is damaged when it is memory that is short. */
+static void memory_that_is_out_is_no_damaged_key(void **state)
+{
+    struct bench *b = *state;
+    struct text sealed = sealed_for(b, "acme");
+    int status = -1;
+
+    for (int n = 1; n < 50 && status != ST_OK; n++) {
+        status = opens_with(b, sealed, n);
+        assert_int_equal(status, status == ST_OK ? ST_OK : 111);
+        if (n == 1)
+            assert_int_equal(status, 111); /* or the test proves nothing */
+    }
+    assert_int_equal(status, ST_OK);
+}
+
+static void memory_that_is_out_is_tried_again_at_start(void **state)
+{
+    struct bench *b = *state;
+    struct secret master = secret_copy("0123456789abcdef0123456789abcdef", ENCRYPTION_KEY_LEN);
+    struct sealer *sealer = NULL;
+
+    allocations_left = 1;
+    assert_int_equal(sealer_open(&sealer, &master, NULL, &b->err), ST_RETRY);
+    allocations_left = -1;
+    sealer_close(&sealer);
+    secret_wipe(&master);
+}
+
 #define SEALING(test) cmocka_unit_test_setup_teardown(test, bench_open, bench_close)
 
 int main(void)
@@ -366,6 +446,8 @@ int main(void)
         SEALING(br_097_each_flipped_bit_is_refused),
         SEALING(br_097_moved_to_another_account_is_refused),
         SEALING(another_encryption_key_is_named_as_the_reason),
+        SEALING(memory_that_is_out_is_no_damaged_key),
+        SEALING(memory_that_is_out_is_tried_again_at_start),
         cmocka_unit_test(br_094_pasted_keys),
         cmocka_unit_test(br_094_long_keys),
         cmocka_unit_test(hints_show_little),
@@ -373,5 +455,7 @@ int main(void)
         cmocka_unit_test(random_bytes_differ),
     };
 
+    if (!CRYPTO_set_mem_functions(take, grow, drop)) /* before OpenSSL's first allocation */
+        return 1;
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
-"""A TCP port in front of Postgres' unix socket that cuts, resets, delays, and loses the answer to a COMMIT."""
+"""A TCP port in front of another, or of Postgres' unix socket, that cuts, resets, delays, and loses the
+answer to a COMMIT."""
 
 import asyncio
 import contextlib
@@ -8,10 +9,11 @@ import threading
 
 
 class Proxy:
-    """Runs in a thread of its own. Its trouble is set by attribute and holds until it is set back."""
+    """Runs in a thread of its own. Its trouble is set by attribute and holds until it is set back.
+    `target`: the path of a unix socket, or a port of 127.0.0.1."""
 
-    def __init__(self, unix_socket):
-        self.unix_socket = unix_socket
+    def __init__(self, target):
+        self.target = target
         self.delay_s = 0.0         # of every piece, either way
         self.refuse = False        # new connections are closed at once
         self.lose_commits = 0      # so many COMMITs reach Postgres, and the client never hears of it
@@ -38,7 +40,10 @@ class Proxy:
             writer.close()
             return
         try:
-            up_reader, up_writer = await asyncio.open_unix_connection(self.unix_socket)
+            if isinstance(self.target, int):
+                up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.target)
+            else:
+                up_reader, up_writer = await asyncio.open_unix_connection(self.target)
         except OSError:
             writer.close()
             return

@@ -3,10 +3,11 @@
 
 usage: run.py [--seconds 600] [--seed N] [--accounts 2000] [--only KINDS]
 
-Two of each stage, one Postgres, one simulated provider. Events are drawn from the seed: stages are
-killed, stopped, frozen and told a wrong time; Postgres is restarted, loses its clients, is locked, out of
-connections and out of disk; the way to it is cut, delayed and reset; the provider fails and changes its
-figures; and meanwhile cycles and injections are asked for. Each event is one line with its time. Then all
+Two of each stage, one Postgres, one simulated provider. The first of each stage is reached by ipc, the second
+by TCP through a proxy. Events are drawn from the seed: stages are killed, stopped, frozen, told a wrong time, and
+their system calls and allocations fail (libfiu); Postgres is restarted, loses its clients, is locked, out of
+connections and out of disk; the way to it and the links between stages are cut, delayed and reset; the provider
+fails and changes its figures; and meanwhile cycles and injections are asked for. Each event is one line with its time. Then all
 is healed, cycles are asked for until every account is ok, and usage_metrics has to equal the
 simulator's ledger row for row. The same seed gives the same events at the same times; what they hit
 depends on the machine. --only: kinds of events by name, with commas between.
@@ -46,6 +47,8 @@ RESTART_AFTER_S = 0.3
 STOP_LIMIT_S = 30  # ten seconds are promised; the machine is busy
 MAX_RSS_KB = 200 * 1024
 COMPARED_AT_ONCE = 200  # accounts
+LINKS = {"jobs": "scheduler", "acks": "scheduler", "pages": "normalizer", "records": "writer"}  # and who binds it
+FIU = [f"/usr/lib/fiu/fiu_{name}_preload.so" for name in ("run", "posix")]
 FAKETIME = (sorted(glob.glob("/usr/lib/*/faketime/libfaketime.so.1")) or [None])[0]
 
 
@@ -57,6 +60,7 @@ class Slot:
         self.process = None
         self.env = {}
         self.killed = self.paused = False
+        self.calls_fail = ""  # which of its system calls fail, if any
         self.stop_by = None   # it was asked to stop, and has to end before
         self.start_at = 0.0
         self.rss_kb = 0
@@ -78,7 +82,8 @@ class World:
         self.to_inject = {}
         self.asked = self.answered = 0
         self.slots = [Slot(stage, n) for stage in STAGES for n in range(INSTANCES)]
-        self.disk = self.proxy = None
+        self.disk = None
+        self.proxies = {}     # to what: a proxy
         self.disk_full = False
         try:
             self.prepare()
@@ -88,11 +93,26 @@ class World:
 
     def prepare(self):
         self.mount_disk(600 + len(self.accounts) // 2)
-        self.proxy = Proxy(os.path.join(self.s.postgres.folder, ".s.PGSQL.5432"))
+        self.proxies["postgres"] = Proxy(os.path.join(self.s.postgres.folder, ".s.PGSQL.5432"))
         for slot in self.slots:
             if slot.stage in ("scheduler", "writer") and slot.name.endswith("b"):
-                slot.env["DATABASE_URL"] = self.proxy.url("uf")
+                slot.env["DATABASE_URL"] = self.proxies["postgres"].url("uf")
+        for link, port in zip(LINKS, free_ports(len(LINKS))):
+            self.proxies[link] = Proxy(port)
+            self.spread(link, port)
         self.s.add_accounts(self.accounts, hold=False)
+
+    def spread(self, link, port):
+        """The first of those who bind `link` keeps to ipc, the second listens on `port`; who connects knows
+        both, the second by its proxy."""
+        name = "UF_" + link.upper()
+        known = f"ipc://{os.path.join(self.s.folder, 'run', link)},tcp://127.0.0.1:{self.proxies[link].port}"
+        for slot in self.slots:
+            slot.env["UF_ALLOW_PLAINTEXT"] = "1"
+            if slot.stage != LINKS[link]:
+                slot.env[name] = known
+            elif slot.name.endswith("b"):
+                slot.env[name] = f"tcp://127.0.0.1:{port}"
 
     def mount_disk(self, size_mb):
         """Moves Postgres to a small disk of its own, where mounting is permitted."""
@@ -117,8 +137,8 @@ class World:
         for p in self.s.of():
             p.resume()
             p.kill()
-        if self.proxy:
-            self.proxy.close()
+        for proxy in self.proxies.values():
+            proxy.close()
         if self.disk:
             if self.s.connection:
                 self.s.connection.close()
@@ -144,6 +164,7 @@ class World:
             if p is None:
                 if now >= slot.start_at:
                     slot.process = self.s.start(slot.stage, **slot.env)
+                    slot.calls_fail = slot.env.get("FIU_ENABLE", "")
                     slot.killed, slot.paused, slot.stop_by = False, False, None
                     slot.starts += 1
             elif not p.alive():
@@ -166,6 +187,10 @@ class World:
             allowed.add(-signal.SIGKILL)
         if slot.stop_by:
             allowed.add(0)
+            if not p.text():
+                allowed.add(-signal.SIGTERM)  # it had not come to listen for that
+        if slot.calls_fail:
+            allowed |= deaths_of(slot.calls_fail)
         if code not in allowed:
             self.trouble(f"{p.name} ended with {code}:\n{p.text()[-1500:]}")
         self.s.processes.remove(p)
@@ -243,6 +268,18 @@ class World:
             if answer and answer.get("ok"):
                 self.injected[account] = max(days, self.injected.get(account, 0))
                 del self.to_inject[account]
+
+
+def free_ports(n):
+    """Below those that the kernel hands out: a stage that was killed has to find its port free again."""
+    ports = []
+    for port in random.sample(range(15000, 32000), 200):
+        with contextlib.closing(socket.socket()) as s, contextlib.suppress(OSError):
+            s.bind(("127.0.0.1", port))
+            ports.append(port)
+        if len(ports) == n:
+            return ports
+    raise Failed("no free ports")
 
 
 def utc(seconds):
@@ -442,42 +479,73 @@ def _(w, r):
     return f"{free.f_bavail * free.f_bsize >> 20} MB taken for {seconds} s"
 
 
+def deaths_of(calls):
+    """Some libraries hold that a call can not fail: libzmq asserts what errno is and throws when memory is out,
+    libcurl divides by the size of a table that it did not get. That is a death like others; the supervisor starts
+    the stage again. Our own allocations end with 111."""
+    return {-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGFPE} if "libc/mm" in calls else {-signal.SIGABRT}
+
+
+def other_world(w, slot, seconds, name, env):
+    """The stage is killed, and lives with `env` for a while; then it is killed again, and all is as before."""
+    def begin_anew():
+        if slot.process and slot.process.alive():
+            slot.killed = True
+            slot.process.kill()
+
+    def end():
+        for key in env:
+            del slot.env[key]
+        begin_anew()
+    slot.env.update(env)
+    begin_anew()
+    w.lasts(seconds, name, end)
+
+
 @event("wrong-time", 3)
 def _(w, r):
     """A stage's host is an hour off. What it hears from others is not."""
     slot, hours, seconds = some_stage(w, r), r.choice((-1, 1)), r.choice((5, 15))
-    if not slot or not FAKETIME or "FAKETIME" in slot.env:
+    if not slot or not FAKETIME or "LD_PRELOAD" in slot.env:
         return "no one" if FAKETIME else "no: Debian's faketime is not installed"
 
-    def set_clock(env):
-        for name in ("LD_PRELOAD", "FAKETIME", "FAKETIME_DONT_FAKE_MONOTONIC"):
-            slot.env.pop(name, None)
-        slot.env.update(env)
-        if slot.process and slot.process.alive():
-            slot.killed = True
-            slot.process.kill()
-    set_clock({"LD_PRELOAD": FAKETIME, "FAKETIME": f"{hours:+d}h", "FAKETIME_DONT_FAKE_MONOTONIC": "1"})
-    w.lasts(seconds, f"wrong time of {slot.name}", lambda: set_clock({}))
+    other_world(w, slot, seconds, f"wrong time of {slot.name}",
+                {"LD_PRELOAD": FAKETIME, "FAKETIME": f"{hours:+d}h", "FAKETIME_DONT_FAKE_MONOTONIC": "1"})
     return f"{slot.name} {hours:+d} h for {seconds} s"
 
 
-@event("link", 7)
+@event("failing-calls", 5)
 def _(w, r):
-    """Between Postgres and one scheduler and one writer."""
-    what, seconds = r.choice(("cut", "reset", "delay", "refuse", "lost COMMIT")), r.choice((1, 4, 8))
-    if what in ("cut", "reset"):
-        w.proxy.cut(reset=what == "reset")
-        return what
+    """System calls and allocations of one stage fail at random. Not `close`: libfiu's keeps the descriptor,
+    Linux' never does. The stage may end of it by 111 or as in `deaths_of`, never by 100 (do not restart me)."""
+    slot, seconds = some_stage(w, r), r.choice((5, 10, 20))
+    calls, probability = r.choice(("posix/io/rw/*", "posix/io/net/*", "posix/io/oc/open", "libc/mm/*")), r.choice((0.0001, 0.001, 0.01))
+    if not slot or not os.path.exists(FIU[0]) or "LD_PRELOAD" in slot.env:
+        return "no one" if os.path.exists(FIU[0]) else "no: Debian's libfiu0 is not installed"
+    other_world(w, slot, seconds, f"failing calls of {slot.name}",
+                {"LD_PRELOAD": " ".join(FIU), "FIU_ENABLE": f"enable_random name={calls},probability={probability}"})
+    return f"{slot.name}: {calls}, one of {1 / probability:.0f}, for {seconds} s"
+
+
+@event("link", 10)
+def _(w, r):
+    """To Postgres from one scheduler and one writer; and between stages, over TCP."""
+    which = r.choice(("postgres", "postgres", *LINKS))
+    what, seconds = r.choice(("cut", "reset", "delay", "refuse") + ("lost COMMIT",) * (which == "postgres")), r.choice((1, 4, 8))
+    proxy = w.proxies[which]
     if what == "lost COMMIT":
-        w.proxy.lose_commits += r.choice((1, 3))
-        return f"the answers to the next {w.proxy.lose_commits}; so far {w.proxy.lost}"
+        proxy.lose_commits += r.choice((1, 3))
+        return f"postgres: the answers to the next {proxy.lose_commits} COMMITs; so far {proxy.lost}"
+    if what in ("cut", "reset"):
+        proxy.cut(reset=what == "reset")
+        return f"{which}: {what}"
     if what == "delay":
-        w.proxy.delay_s = r.choice((0.02, 0.2, 1))
+        proxy.delay_s = r.choice((0.02, 0.2, 1))
     else:
-        w.proxy.refuse = True
-        w.proxy.cut(reset=False)
-    w.lasts(seconds, f"link: {what}", w.proxy.heal)
-    return f"{what} for {seconds} s"
+        proxy.refuse = True
+        proxy.cut(reset=False)
+    w.lasts(seconds, f"link {which}: {what}", proxy.heal)
+    return f"{which}: {what} for {seconds} s"
 
 
 PROVIDER = {
@@ -582,7 +650,8 @@ def heal(w):
     w.say("all is healed")
     w.end_what_lasted(all_of_it=True)
     w.s.sim.clear_faults()
-    w.proxy.heal()
+    for proxy in w.proxies.values():
+        proxy.heal()
     w.s.postgres.wait_ready()
     w.wait(1)
 

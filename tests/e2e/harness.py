@@ -36,6 +36,7 @@ import zmq
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 BUILD = os.path.join(ROOT, os.environ.get("BUILD", "build"))
 BIN = os.path.join(BUILD, "bin")
+NEXT = os.path.join(BUILD, "next")  # the stages that speak another version of the messages
 PG_BIN = (sorted(glob.glob("/usr/lib/postgresql/*/bin")) or [""])[-1]
 STAGES = ("scheduler", "fetcher", "normalizer", "writer")
 FEEDS = ("completions embeddings moderations images audio_speeches audio_transcriptions vector_stores "
@@ -281,13 +282,13 @@ class Stack:
 
     # -- stages --
 
-    def start(self, stage, n=1, **env):
-        """Starts n of a stage; answers the (last) process."""
+    def start(self, stage, n=1, folder=BIN, **env):
+        """Starts n of a stage, from `folder`; answers the (last) process."""
         process = None
         for _ in range(n):
             self.counts[stage] += 1
             name = f"{stage}-{self.counts[stage]}"
-            process = Process(name, [os.path.join(BIN, "uf-" + stage)], self.stage_env(stage, **env),
+            process = Process(name, [os.path.join(folder, "uf-" + stage)], self.stage_env(stage, **env),
                               os.path.join(self.logs, name + ".log"), self.folder)
             self.processes.append(process)
         return process

@@ -295,6 +295,28 @@ def _():
         with_width(s, "1h", accounts, start)
 
 
+@test("bucket width: a first reading by days that dies before it settles, then 1h: no moment is held twice")
+def _():
+    accounts = range(3)
+    begin = int(time.time()) // DAY * DAY - DAY + 15 * HOUR
+    with stack(sim={"accounts": 3, "density": "NORMAL", "now": begin}, env={"UF_BACKFILL": "1d"}) as s:
+        s.start_all(scheduler=0)
+        s.add_accounts(accounts)
+        s.sim.fault(do="nothing", delay_ms=1000)
+        dies = s.start("scheduler", UF_BUCKET="1d")
+        s.wait_ready(dies)
+        asked = s.background_usagectl("run")
+        wait_for("the claim", lambda: '"accounts.claimed"' in dies.text(), 10, 0.005)
+        asked.ended()
+        dies.pause()
+        wait_for("the days committed", lambda: DAY in widths(s), 10)
+        dies.kill()
+        equal(s.value("SELECT count(*) FROM account_feeds WHERE watermark IS NOT NULL"), 0, "feeds that were settled")
+        s.sim.clear_faults()
+        with_width(s, "1h", accounts, begin - begin % DAY)
+        equal(widths(s), {HOUR}, "widths of completions")
+
+
 # ---- through PgBouncer ----
 
 POOL = 3
