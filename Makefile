@@ -20,7 +20,7 @@ BINS    := $(STAGES:%=$(BUILD)/bin/uf-%) $(BUILD)/bin/usagectl
 COMMON  := $(wildcard common/*.c common/providers/*.c)
 TESTS   := $(patsubst tests/%.c,%,$(wildcard tests/test_*.c))
 SIM     := $(BUILD)/tests/uf-sim
-NEXT    := $(STAGES:%=$(BUILD)/next/uf-%)
+NEXT    := $(patsubst %,$(BUILD)/next/uf-%,scheduler fetcher normalizer writer)
 SOURCES  = $(shell git ls-files '*.c' '*.h')
 obj      = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 
