@@ -143,6 +143,15 @@ void job_done(struct tracked_job *job, const struct done *done)
     job->done = true;
 }
 
+void job_counted(struct tracked_job *job)
+{
+    for (size_t i = 0; i < job->n_windows; i++) {
+        struct job_window *w = &job->windows[i];
+        w->n_acked = 0;
+        w->inserted = w->updated = w->removed = w->unchanged = 0;
+    }
+}
+
 bool job_settled(const struct tracked_job *job)
 {
     if (job->lost)

@@ -79,6 +79,8 @@ void jobs_each(struct jobs *jobs, void (*visit)(struct tracked_job *job, void *a
 void job_ack(struct tracked_job *job, const struct ack *ack);
 /* The fetcher told how its windows ended. */
 void job_done(struct tracked_job *job, const struct done *done);
+/* What was acknowledged is in the sums of its runs; from here on only what comes later counts. */
+void job_counted(struct tracked_job *job);
 /* Nothing more is to be waited for. */
 bool job_settled(const struct tracked_job *job);
 

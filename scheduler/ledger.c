@@ -777,6 +777,8 @@ static enum status settle(struct ledger *l, struct arena *a, struct tracked_job 
     CRASH_POINT("scheduler.settle.committing");
     TRY(pg_commit(l->pg, err));
     CRASH_POINT("scheduler.settle.committed");
+    for (size_t i = 0; i < n_ours; i++)
+        job_counted(ours[i]); /* of the others, what came may still be told as late */
     return ST_OK;
 }
 

@@ -48,6 +48,9 @@ enum status ledger_due(struct ledger *l, int64_t *out, struct err *err) CHECKED;
 enum status ledger_settle(struct ledger *l, struct tracked_job *const *jobs, size_t n,
                           struct err *err) CHECKED;
 
+/* Adds what was acknowledged of `late` jobs, settled before, to the sums of their runs. */
+enum status ledger_late(struct ledger *l, struct jobs *late, struct err *err) CHECKED;
+
 /* ---- what is asked for on the control socket; ST_REJECT: err is the answer to the person ---- */
 
 /* `account` null: all enabled ones. */

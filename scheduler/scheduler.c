@@ -33,6 +33,8 @@ struct scheduler {
 
     struct tracked_job *ended[SETTLE_MAX]; /* out of `jobs`, to be settled */
     size_t n_ended;
+    struct jobs *late; /* settled when their leases had run out; acks may still come, for a lease */
+    int64_t late_at_us;   /* some came: to be told then; 0: none */
     int64_t settle_at_us; /* 0: nothing waits */
     int64_t claim_at_us, watch_at_us, backlog_at_us, started_us;
     bool paused;
@@ -46,6 +48,7 @@ enum status scheduler_open(struct scheduler **out, const struct config *cfg, str
     *out = s;
     s->cfg = cfg;
     s->jobs = jobs_new();
+    s->late = jobs_new();
     s->started_us = clock_mono_us();
     s->fetchers.silence_us = cfg->lease_s * US_PER_S / 2 < FETCHER_SILENCE_MAX_US
                                  ? cfg->lease_s * US_PER_S / 2
@@ -85,6 +88,7 @@ void scheduler_close(struct scheduler **s_at)
     for (size_t i = 0; i < s->n_ended; i++)
         job_free(s->ended[i]);
     jobs_free(&s->jobs);
+    jobs_free(&s->late);
     pg_close(&s->pg);
     stage_close(&s->stage);
     free(s);
@@ -155,6 +159,46 @@ static void watch_job(struct tracked_job *job, void *arg)
     end_if_settled(s, job);
 }
 
+/* ---- what comes late ---- */
+
+/* A settled job is the caller's no more. */
+static void end_or_keep(struct scheduler *s, struct tracked_job *job)
+{
+    if (!job->lost || !job->fetcher[0] || jobs_count(s->late) >= (size_t)s->cfg->max_outstanding) {
+        job_free(job);
+        return;
+    }
+    for (size_t i = 0; i < job->n_windows; i++)
+        if (job->windows[i].n_acked > 0) /* its account was another's by then: not told yet */
+            s->late_at_us = clock_mono_us();
+    job->deadline_us = clock_mono_us() + s->cfg->lease_s * US_PER_S;
+    jobs_add(s->late, job);
+}
+
+static void forget_late(struct tracked_job *job, void *arg)
+{
+    struct scheduler *s = arg;
+
+    if (clock_mono_us() < job->deadline_us)
+        return;
+    jobs_remove(s->late, job);
+    job_free(job);
+}
+
+static enum status tell_late(struct scheduler *s, struct err *err)
+{
+    enum status st;
+
+    if (!s->late_at_us || clock_mono_us() < s->late_at_us)
+        return ST_OK;
+    st = ledger_late(&s->ledger, s->late, err);
+    s->late_at_us = st == ST_OK ? 0 : clock_mono_us() + CLAIM_RETRY_US;
+    if (st != ST_RETRY)
+        return st;
+    LOG(WARN, "late.retry", KV("error", err->text));
+    return ST_OK;
+}
+
 static void watch(struct scheduler *s)
 {
     char gone[64];
@@ -165,6 +209,7 @@ static void watch(struct scheduler *s)
     while (fetchers_drop_silent(&s->fetchers, now, gone))
         LOG(WARN, "fetcher.gone", KV("fetcher", gone));
     jobs_each(s->jobs, watch_job, s);
+    jobs_each(s->late, forget_late, s);
     s->watch_at_us = now + WATCH_US;
     pulse_set(s->pulse, M_JOBS_OUT, (int64_t)(jobs_count(s->jobs) + s->n_ended));
     pulse_set(s->pulse, M_FETCHERS, (int64_t)s->fetchers.n);
@@ -185,6 +230,7 @@ enum status scheduler_settle(struct scheduler *s, struct err *err)
     int64_t now = clock_mono_us();
 
     watch(s);
+    TRY(tell_late(s, err));
     if (s->n_ended == 0 || (now < s->settle_at_us && s->n_ended < SETTLE_MAX))
         return ST_OK;
     st = ledger_settle(&s->ledger, s->ended, s->n_ended, err);
@@ -198,7 +244,7 @@ enum status scheduler_settle(struct scheduler *s, struct err *err)
     LOG(INFO, "jobs.settled", KV("jobs", (int64_t)s->n_ended), KV("us", clock_mono_us() - now));
     for (size_t i = 0; i < s->n_ended; i++) {
         pulse_add(s->pulse, M_JOBS_SETTLED, s->ended[i]->lost ? SETTLED_LOST : SETTLED_DONE, 0, 1);
-        job_free(s->ended[i]);
+        end_or_keep(s, s->ended[i]);
     }
     s->n_ended = 0;
     s->settle_at_us = 0;
@@ -278,10 +324,13 @@ static void take_acks(struct scheduler *s, struct arena *a, struct text body)
     for (size_t i = 0; i < acks->n_acks; i++) {
         struct tracked_job *job = jobs_find(s->jobs, &acks->acks[i].job_id);
         pulse_add(s->pulse, M_PAGES_ACKED, acks->acks[i].fate, 0, 1);
-        if (!job)
-            continue;
-        job_ack(job, &acks->acks[i]);
-        end_if_settled(s, job);
+        if (job) {
+            job_ack(job, &acks->acks[i]);
+            end_if_settled(s, job);
+        } else if ((job = jobs_find(s->late, &acks->acks[i].job_id))) {
+            job_ack(job, &acks->acks[i]);
+            s->late_at_us = clock_mono_us();
+        }
     }
 }
 

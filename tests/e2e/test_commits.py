@@ -120,3 +120,21 @@ def _():
         s.run()
         s.compare(range(6))
         s.stop_all()
+
+
+@test("runs: rows whose COMMIT took longer than their lease are in the run's sums")
+def _():
+    with stack(sim={"accounts": 5}, env={"UF_BACKFILL": "6d"}) as s:
+        s.start_all(scheduler={"UF_LEASE": "3s"})
+        s.add_accounts(range(5))
+        s.sql("CREATE SEQUENCE commits_slow")
+        s.sql("CREATE FUNCTION commit_slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF nextval('commits_slow') = 1 THEN "
+              "PERFORM pg_sleep(4); END IF; RETURN NULL; END $$")
+        for part, in s.sql("SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'usage_metrics'::regclass"):
+            s.sql(f"CREATE CONSTRAINT TRIGGER commit_slow AFTER INSERT ON {part} DEFERRABLE INITIALLY DEFERRED FOR EACH ROW "
+                  "EXECUTE FUNCTION commit_slow()")
+        s.run()
+        check('"lease.expired"' in s.one("scheduler").text(), "no lease ran out: the test proves nothing")
+        wait_for("the run's sum is the table's rows", lambda: s.last_run()["rows_inserted"] == s.value("SELECT count(*) FROM usage_metrics"), 5)
+        s.compare(range(5))
+        s.stop_all()
