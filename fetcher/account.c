@@ -268,7 +268,7 @@ static void take_page(struct account *a, struct answer *answer, struct arena *tu
     /* What does not fit to the pages before would not fit the second time. */
     if (st == ST_OK && !(flat && peek.has_more)) {
         t.ending = END_PROTOCOL;
-        st = progress_page(&a->progress, &peek, last, answer->date_s, &err);
+        st = progress_page(&a->progress, &peek, last, answer->date_s, answer->utc_us, &err);
     }
     if (st != ST_OK) {
         t.again = false;

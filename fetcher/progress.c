@@ -126,17 +126,18 @@ enum status progress_token(struct progress *p, const struct peek *peek, struct e
 }
 
 enum status progress_page(struct progress *p, const struct peek *peek, bool last, int64_t date_s,
-                          struct err *err)
+                          int64_t utc_us, struct err *err)
 {
     int64_t now_us = date_s > 0 ? time_floor_us(date_s * US_PER_S, p->asked->bucket_s) : 0;
+    int64_t limit_us = now_us > 0 ? now_us : time_floor_us(utc_us, p->asked->bucket_s);
     int64_t to_us;
 
     TRY(check_token(p, peek, err));
     TRY(check_hull(p, peek, err));
     remember(p, peek);
     to_us = reached_us(p, last, now_us);
-    if (now_us > 0 && to_us > now_us)
-        to_us = now_us; /* a bucket that is still open for the provider is not complete */
+    if (to_us > limit_us)
+        to_us = limit_us; /* a bucket that is still open for the provider is not complete */
     if (to_us > p->asked->from_us && to_us > p->claimed_us)
         p->claimed_us = to_us;
     return ST_OK;

@@ -36,17 +36,18 @@ void progress_question(struct progress *p);
 /* Takes the page token of an answer that is no page yet (joined.h). ST_REJECT: as below. */
 enum status progress_token(struct progress *p, const struct peek *peek, struct err *err) CHECKED;
 
-/* Takes a page: `peek` of a body that came at `date_s` of the provider's clock (-1: unknown);
- * `last`: it is the window's last one. Fills p->claimed_us: until where the feed is complete once
- * this page and all before it are stored.
+/* Takes a page: `peek` of a body that came at `date_s` of the provider's clock (-1: unknown) and
+ * `utc_us` of this host's; `last`: it is the window's last one. Fills p->claimed_us: until where
+ * the feed is complete once this page and all before it are stored.
  *
  * Until the last page that is the end of its buckets, as long as pages come in order; with the last
  * page it is the window's end, or for a window that is open to now the last closed bucket by the
- * provider's clock, so that a feed without usage advances, too. Never past the provider's now.
+ * provider's clock, so that a feed without usage advances, too. Never past the provider's now, or
+ * this host's where that is not known: some list the open bucket with its whole width.
  *
  * ST_REJECT: more is said to follow but there is no token, or one that was used before; buckets
  * outside of the window, or among those of an earlier page. Then nothing is taken. */
 enum status progress_page(struct progress *p, const struct peek *peek, bool last, int64_t date_s,
-                          struct err *err) CHECKED;
+                          int64_t utc_us, struct err *err) CHECKED;
 
 #endif

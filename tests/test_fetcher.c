@@ -127,6 +127,7 @@ struct fetch_case {
     const char *name;
     const char *feeds;    /* "one two" */
     int64_t to_h;         /* 0: open */
+    int64_t host_h;       /* this host's clock; 0: far in the future */
     uint32_t page_cap;    /* 0: 100 */
     int64_t lease_s;      /* 0: 600 */
     const char *provider; /* NULL: "tiny" */
@@ -284,6 +285,11 @@ static const struct fetch_case cases[] = {
      .answers = "200 0-3 >a+b/c=&d%25\n200 3-6 .",
      .want = "ask one\nask one a+b/c=&d%25\nsend 0:0<3 0:1<6.\n"
              "one ok pages=2 to=6 requests=2\n"},
+    {.name = "an open bucket of its whole width is not complete, by this host's clock if need be",
+     .feeds = "one",
+     .host_h = 5,
+     .answers = "200 0-6 .",
+     .want = "ask one\nsend 0:0<5.\none ok pages=1 to=5 requests=1\n"},
     {.name = "a flat feed's answers to one question are one page",
      .feeds = "flat one",
      .to_h = 6,
@@ -531,7 +537,7 @@ static void answer_next(struct telling *t)
         answer.advice.wait_ms = value;
     if (take_word(&line, "never", NULL))
         answer.advice.verdict = RETRY_NO;
-    answer.utc_us = (T0_S + 9 * HOUR_S) * US_PER_S;
+    answer.utc_us = (T0_S + (t->c->host_h ? t->c->host_h : 1000) * HOUR_S) * US_PER_S;
     answer.body_len = strlen(line);
     answer.body = memcpy(malloc(answer.body_len + 1), line, answer.body_len);
     t->mono_us += after_s * US_PER_S;
