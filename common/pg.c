@@ -284,9 +284,10 @@ enum status pg_connect(struct pg *pg, struct err *err)
     pg_disconnect(pg);
     parsed = PQconninfoParse(pg->url, &why);
     if (!parsed) {
-        if (!why)
-            return err_set(err, ST_RETRY, "can not read DATABASE_URL: out of memory");
+        bool no_memory = !why || strstr(why, "out of memory");
         PQfreemem(why); /* may show the password */
+        if (no_memory)
+            return err_set(err, ST_RETRY, "can not read DATABASE_URL: out of memory");
         return err_set(
             err, ST_FATAL,
             "DATABASE_URL can not be read; write postgresql://USER:PASSWORD@HOST/DATABASE");
