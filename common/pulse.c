@@ -366,19 +366,18 @@ static struct text label_value(const struct pulse *p, const struct metric_label 
     return i < PULSE_NAMES_MAX ? text_of(p->names[i]) : TEXT_LIT("other");
 }
 
-/* A series whose name came up while running is told once it has counted something; the others
- * always, so that a listener sees their first rise. */
-static bool is_told(const struct metric_spec *m, const int64_t *at)
+/* Told always, so that a listener sees the first rise; but of a name that comes up while running
+ * only once it has, and of its second label only what has happened, since most of it never does. */
+static bool is_told(const struct pulse *p, const struct metric_spec *m, size_t a, const int64_t *at)
 {
-    for (size_t l = 0; l < METRIC_LABELS_MAX; l++) {
-        if (!m->labels[l].name || m->labels[l].values)
-            continue;
-        for (size_t i = 0; i < series_cells(m); i++)
-            if (at[i])
-                return true;
-        return false;
-    }
-    return true;
+    if (!m->labels[0].name || m->labels[0].values)
+        return true;
+    if (!m->labels[1].name)
+        return a < p->n_names || *at != 0;
+    for (size_t i = 0; i < series_cells(m); i++)
+        if (at[i])
+            return true;
+    return false;
 }
 
 static void tell(struct wire_sample *out, const struct pulse *p, const struct metric_spec *m,
@@ -409,7 +408,7 @@ static size_t tell_metric(struct wire_sample *out, const struct pulse *p, size_t
 
     for (size_t a = 0; a < label_size(m, 0); a++) {
         for (size_t b = 0; b < label_size(m, 1); b++, at += series_cells(m)) {
-            if (!is_told(m, at))
+            if (!is_told(p, m, a, at))
                 continue;
             if (out)
                 tell(&out[n], p, m, a, b, at);

@@ -18,6 +18,7 @@ static void the_table_is_sound(void **state)
         const struct metric_spec *m = &metrics[i];
         size_t len = m->name ? strlen(m->name) : 0;
         assert_true(len > 0 && m->help && m->stages);
+        assert_true(!m->labels[1].name || m->labels[1].values); /* only the first may be open */
         good &= same_int(m->name, len > 6 && strcmp(m->name + len - 6, "_total") == 0,
                          m->kind == METRIC_COUNTER);
         good &= same_int(m->name, len > 8 && strcmp(m->name + len - 8, "_seconds") == 0,
@@ -93,7 +94,8 @@ static void counts_arrive(void **state)
     assert_null(sample_of(seen, M_REQUESTS, NULL, "dns")); /* has not happened */
     assert_int_equal(sample_of(seen, M_JOBS_HELD, NULL, NULL)->value, 7);
     assert_int_equal(sample_of(seen, M_LOG_LINES, "error", NULL)->value, 0); /* told all the same */
-    assert_null(sample_of(seen, M_BATCHES, NULL, NULL));                     /* another stage's */
+    assert_int_equal(sample_of(seen, M_PAGES_FETCHED, "openai", NULL)->value, 0);
+    assert_null(sample_of(seen, M_BATCHES, NULL, NULL)); /* another stage's */
     s = sample_of(seen, M_REQUEST_DURATION, "openai", "ok");
     assert_int_equal(s->value, 4);
     assert_int_equal(s->histogram[0], 2);

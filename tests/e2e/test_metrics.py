@@ -64,11 +64,11 @@ def _():
         code, text = get(s, "/metrics")
         equal(code, 200, "status of /metrics")
         got = series(text)
-        return sum(v for k, v in got.items() if k.startswith("usage_fetcher_requests_total{")) == requests and (text, got)
-    text, got = wait_for("the scrape that has all requests of the run", scraped, 10)
+        rows = sum(v for k, v in got.items() if k.startswith("usage_fetcher_rows_total{") and 'change="inserted"' in k)
+        asked = sum(v for k, v in got.items() if k.startswith("usage_fetcher_requests_total{"))
+        return (asked, rows) == (requests, inserted) and (text, got)
+    text, got = wait_for(f"the scrape that has the run's {requests} requests and {inserted} rows", scraped, 10)
     promtool("check", "metrics", text=text)
-    equal(sum(v for k, v in got.items() if k.startswith("usage_fetcher_rows_total{") and 'change="inserted"' in k), inserted,
-          "rows inserted")
     equal(len({k for k in got if k.startswith("usage_fetcher_jobs_held{")}), 3, "fetchers that are told of")
     equal([got[f'usage_fetcher_stage_processes{{stage="{k}"}}'] for k in ("scheduler", "fetcher", "normalizer", "writer")],
           [1, 3, 1, 1], "processes of each stage")
@@ -81,10 +81,10 @@ def _():
 @test("metrics: /api/v1/stages and /readyz see three fetchers, and one that is killed")
 def _():
     s = shared(whole)
-    wait_for("three fetchers", lambda: stages(s)[1]["fetcher"]["fresh"] == 3, 5)
+    wait_for("a pulse of each", lambda: len(stages(s)[0]["instances"]) == 6, 5)
     answer, kinds = stages(s)
     equal([k["stage"] for k in answer["stages"]], ["scheduler", "fetcher", "normalizer", "writer"], "kinds of stages")
-    equal(len(answer["instances"]), 6, "instances")
+    equal(kinds["fetcher"]["fresh"], 3, "fresh fetchers")
     fetchers = [i for i in answer["instances"] if i["stage"] == "fetcher"]
     equal(sorted(i["pid"] for i in fetchers), sorted(p.pid for p in s.of("fetcher")), "process ids of the fetchers")
     check(sum(i["counters"]["requests_total"]["total"] for i in fetchers) > 0, "no requests")
@@ -123,7 +123,8 @@ def _():
     promtool("test", "rules", os.path.join(PROMETHEUS, "alerts_test.yml"))
     found = expressions()
     check(len(found) > 45, f"only {len(found)} expressions found")
-    names = {re.sub(r"\{.*", "", name) for name in series(get(s, "/metrics")[1])} | {"usage_fetcher_process_info"}
+    wait_for("only the living ones", lambda: len(stages(s)[0]["instances"]) == 6, 40)
+    names = {re.sub(r"\{.*", "", name) for name in series(get(s, "/metrics")[1])}
     for where, e in found:
         for name in re.findall(r"usage_fetcher_[a-z_]+", e):
             check(name in names, f"{where}: /metrics has no {name}")
@@ -147,8 +148,12 @@ def _():
             except urllib.error.HTTPError as e:
                 return e.read().decode()
             except OSError:
-                return []
-        wait_for("five scrapes", lambda: (r := ask('count_over_time(up{job="usage-fetcher"}[1m])')) and int(r[0]["value"][1]) >= 5, 40)
+                return []  # it does not listen yet
+
+        def scraped():
+            result = ask('count_over_time(up{job="usage-fetcher"}[1m])')
+            return isinstance(result, list) and result and int(result[0]["value"][1]) >= 5  # a text: not ready yet
+        wait_for("five scrapes", scraped, 40)
         equal(ask('up{job="usage-fetcher"}')[0]["value"][1], "1", "the scrape's success")
         for where, e in found:
             result = ask(e.replace("$__rate_interval", "10s"))
