@@ -143,11 +143,13 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **co
 {
     struct server *h = cls;
     struct request *r = *context;
+    struct arena *memory;
 
     (void)code;
     if (!r)
         return;
     *context = NULL;
+    memory = r->arena; /* which r itself is in */
     if (r->next)
         r->next->prev = r->prev;
     if (r->prev)
@@ -160,7 +162,7 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **co
     spool_free(&r->spool);
     if (r->response)
         MHD_destroy_response(r->response);
-    arena_free(&r->arena);
+    arena_free(&memory);
     h->n_busy--;
     h->n_requests++;
     deadline_set(connection, clock_mono_us() + SERVER_HEADERS_US);
