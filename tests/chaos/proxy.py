@@ -31,6 +31,9 @@ class Proxy:
         self.port = server.sockets[0].getsockname()[1]
         listening.set()
         self.loop.run_forever()
+        for task in (open_still := asyncio.all_tasks(self.loop)):
+            task.cancel()
+        self.loop.run_until_complete(asyncio.gather(*open_still, return_exceptions=True))
 
     def url(self, database):
         return f"postgresql://uf@127.0.0.1:{self.port}/{database}?sslmode=disable"
