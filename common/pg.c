@@ -9,6 +9,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/stage.h"
 #include "common/utf8.h"
 
 #define CONNECT_LIMIT_US (10 * US_PER_S)
@@ -20,6 +21,7 @@ struct pg {
     PGconn *conn;
     char sqlstate[6];
     int64_t wait_us;
+    int64_t stop_by_us; /* asked to stop: no wait lasts longer; 0: not asked yet */
 };
 
 static void no_notice(void *arg, const char *text)
@@ -120,10 +122,23 @@ static const char *one_line(const char *message, char *out, size_t size)
 
 /* ---- waiting ---- */
 
-static bool wait_for(const struct pg *pg, short events, int64_t deadline_us)
+/* What is left until the deadline. Asked to stop, a stage has STAGE_STOP_MAX_US in all: of these
+ * Postgres gets half, however many statements are still to come. */
+static int64_t wait_left_us(struct pg *pg, int64_t deadline_us)
+{
+    int64_t now = clock_mono_us();
+
+    if (stage_stopping() && !pg->stop_by_us)
+        pg->stop_by_us = now + STAGE_STOP_MAX_US / 2;
+    if (pg->stop_by_us && pg->stop_by_us < deadline_us)
+        deadline_us = pg->stop_by_us;
+    return deadline_us - now;
+}
+
+static bool wait_for(struct pg *pg, short events, int64_t deadline_us)
 {
     struct pollfd fd = {.fd = PQsocket(pg->conn), .events = events};
-    int64_t left = deadline_us - clock_mono_us();
+    int64_t left = wait_left_us(pg, deadline_us);
 
     while (left > 0) {
         int rc = poll(&fd, 1, (int)((left + US_PER_MS - 1) / US_PER_MS));
@@ -131,7 +146,7 @@ static bool wait_for(const struct pg *pg, short events, int64_t deadline_us)
             return true;
         if (rc < 0 && errno != EINTR)
             return false;
-        left = deadline_us - clock_mono_us();
+        left = wait_left_us(pg, deadline_us);
     }
     return false;
 }

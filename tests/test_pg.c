@@ -1,9 +1,12 @@
 /* libpq with bounded waits: which duty an error is, and that a connection is usable after it. */
 #include "common/pg.h"
 
+#include <signal.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/stage.h"
 #include "tests/private_pg.h"
 
 static const struct {
@@ -314,6 +317,33 @@ static void our_own_limit_ends_a_wait(void **state)
     assert_int_equal(ask("SELECT 5"), 5); /* connects again by itself */
 }
 
+/* A stage in the middle of statements that do not come back, as behind somebody's locks. */
+static void a_stop_ends_all_waits_in_time(void **state)
+{
+    int64_t began = clock_mono_us();
+    int status = 0;
+    pid_t child;
+
+    (void)state;
+    NEEDS_POSTGRES();
+    child = fork();
+    if (child == 0) {
+        struct pg *own;
+        struct err err = {0};
+        (void)stage_wake_fd(); /* listens for SIGTERM */
+        pg_open(&own, private_pg_url, "public", "stops");
+        for (int i = 0; i < 3; i++)
+            if (pg_exec(own, "SELECT pg_sleep(20)", &err) != ST_RETRY)
+                _exit(1);
+        _exit(0);
+    }
+    (void)usleep(500 * 1000);
+    assert_int_equal(kill(child, SIGTERM), 0);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    assert_true(clock_mono_us() - began < STAGE_STOP_MAX_US);
+}
+
 /* Ends our connection from another one, as a restart of the server would. */
 static void terminate_ours(void)
 {
@@ -500,13 +530,21 @@ static void schema_versions(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(statuses),          cmocka_unit_test(arrays),
-        cmocka_unit_test(unreachable),       WITH_PG(arrays_arrive_whole),
-        WITH_PG(parameters_and_results),     WITH_PG(settings_end_with_the_transaction),
-        WITH_PG(errors_end_the_transaction), WITH_PG(our_own_limit_ends_a_wait),
-        WITH_PG(a_lost_connection),          WITH_PG(copies),
-        WITH_PG(a_hundred_refused_copies),   WITH_PG(a_copy_that_is_none),
-        WITH_PG(what_no_waiting_mends),      WITH_PG(schema_versions),
+        cmocka_unit_test(statuses),
+        cmocka_unit_test(arrays),
+        cmocka_unit_test(unreachable),
+        WITH_PG(arrays_arrive_whole),
+        WITH_PG(a_stop_ends_all_waits_in_time),
+        WITH_PG(parameters_and_results),
+        WITH_PG(settings_end_with_the_transaction),
+        WITH_PG(errors_end_the_transaction),
+        WITH_PG(our_own_limit_ends_a_wait),
+        WITH_PG(a_lost_connection),
+        WITH_PG(copies),
+        WITH_PG(a_hundred_refused_copies),
+        WITH_PG(a_copy_that_is_none),
+        WITH_PG(what_no_waiting_mends),
+        WITH_PG(schema_versions),
     };
 
     return cmocka_run_group_tests(tests, private_pg_start, private_pg_stop);
