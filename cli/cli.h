@@ -132,6 +132,8 @@ COMMAND(cmd_account_disable);
 COMMAND(cmd_account_remove);
 COMMAND(cmd_run);
 COMMAND(cmd_inject);
+COMMAND(cmd_prices_import);
+COMMAND(cmd_prices_list);
 COMMAND(cmd_providers);
 COMMAND(cmd_pause);
 COMMAND(cmd_resume);

@@ -70,7 +70,8 @@ static const char by_details[] =
     "added\n"
     "up. Feeds that report once more what other feeds of the provider report (claude_code) count "
     "only\n"
-    "when grouped by feed. In JSON, amounts and quantities are texts, so that no reader rounds them.\n";
+    "when grouped by feed. In JSON, amounts and quantities are texts, so that no reader rounds "
+    "them.\n";
 static const char revisions_details[] =
     "A bucket that was complete and that the provider reports otherwise since: a row changed,\n"
     "vanished or appeared. The table shows the figures that differ, old -> new; csv and json have\n"
@@ -81,6 +82,17 @@ static const char replay_details[] =
     "same trouble did not come back; without it the letter stays open.\n";
 static const char remove_details[] = "The account, its key and its state go. Its rows of "
                                      "usage_metrics stay, unless --purge is given.\n";
+
+static const char prices_details[] =
+    "CSV, all of the file or none of it; a price that is there is replaced:\n"
+    "\n"
+    "  provider,model,kind,per_million,currency,valid_from\n"
+    "  anthropic,claude-sonnet-5,output,15,USD,2026-11-01\n"
+    "\n"
+    "kind is input (what is neither read from nor written to a cache), cached_input, cache_write "
+    "or\n"
+    "output. currency and valid_from may be left out: USD, and ever since. Prices make estimates\n"
+    "(view cost_estimate); they are never added to what a provider bills.\n";
 
 const struct command commands[] = {
     {"migrate", "", "make or update the tables", NULL, NONE, 0, 0, 0, cmd_migrate},
@@ -212,6 +224,17 @@ const struct command commands[] = {
      0,
      CLI_NO_CONFIG,
      cmd_keygen},
+    {"prices import", "FILE|-", "what a million tokens cost, for estimates", prices_details, NONE,
+     1, 1, 0, cmd_prices_import},
+    {"prices list",
+     "[--format table|csv|json]",
+     "the prices that estimates use",
+     NULL,
+     {OPT_FORMAT, -1},
+     0,
+     0,
+     0,
+     cmd_prices_list},
     {"providers",
      "[--format table|csv|json]",
      "whose usage can be read, and by which key",

@@ -5,7 +5,7 @@ tests/CASES.md lists the cases.
 
 from decimal import Decimal
 
-from harness import Stack, equal
+from harness import Stack, equal, matches
 from runner import shared, test
 
 DAY = "2026-10-05"
@@ -124,3 +124,30 @@ def _():
         equal(int(s.value(f"SELECT sum(input_tokens) FROM {view} WHERE account_id = %s", a)), total, view)
     out = s.usagectl("usage", "--since", "2026-09-01", "--by", "account", "--format", "json").out
     equal(str(total) in out, True, f"the sum in usagectl usage:\n{out[-600:]}")
+
+
+PRICES = """provider,model,kind,per_million,currency,valid_from
+# by the list of the provider
+openai,gpt-x,input,2.50
+openai,gpt-x,output,10,USD,2026-10-01
+openai,gpt-x,output,8.000000000000000001,USD,2026-10-05
+openai,gpt-x,output,9,USD,2026-10-05
+"""
+
+
+@test("usagectl prices import: all of a file or none; the later line holds; estimates follow, exactly")
+def _():
+    s, a = account("priced")
+    row(s, a, "completions", model="gpt-x", input_tokens=3_000_000, output_tokens=1_000_001)
+    equal(s.usagectl("prices", "import", "-", text=PRICES).out, "4 prices imported\n", "the first import")
+    equal(s.value("SELECT estimated_cost FROM cost_estimate WHERE account_id = %s", a), Decimal("16.500009"), "the estimate")
+    for line, says in (("openai,gpt-x,input", "at least provider, model, kind and per_million"),
+                       ("openei,gpt-x,input,1", "no provider is 'openei'"), ("openai,gpt-x,inputs,1", "input"),
+                       ("openai,gpt-x,input,-1", "not negative"), ("openai,gpt-x,input,1,usd", "USD"),
+                       ("openai,gpt-x,input,1,USD,2026-02-30", "no day"), ("openai,,input,1", "model is missing")):
+        done = s.usagectl("prices", "import", "-", text="openai,gpt-x,input,99\n" + line + "\n", code=2)
+        matches(says, done.err, line)
+        matches("line 2; no price was changed", done.err, line)
+    listed = s.usagectl("prices", "list", "--format", "csv").out
+    equal(listed, "provider,model,kind,per_million,currency,valid_from\nopenai,gpt-x,input,2.50,USD,1970-01-01\n"
+          "openai,gpt-x,output,10,USD,2026-10-01\nopenai,gpt-x,output,9,USD,2026-10-05\n", "the prices after refused files")
