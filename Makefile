@@ -21,6 +21,7 @@ COMMON  := $(wildcard common/*.c common/providers/*.c)
 TESTS   := $(patsubst tests/%.c,%,$(wildcard tests/test_*.c))
 SIM     := $(BUILD)/tests/uf-sim
 NEXT    := $(patsubst %,$(BUILD)/next/uf-%,scheduler fetcher normalizer writer)
+THIRD   := $(patsubst %,$(BUILD)/third/%,uf-scheduler uf-fetcher uf-normalizer uf-writer usagectl)
 SOURCES  = $(shell git ls-files '*.c' '*.h')
 obj      = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 
@@ -38,12 +39,15 @@ $(STAGES:%=$(BUILD)/bin/uf-%): $(BUILD)/bin/uf-%: $$(call obj,$$(wildcard $$*/*.
 $(BUILD)/obj/tests/wire_next.o: common/wire.c | deps; @mkdir -p $(@D); $(CC) $(CFLAGS) -DWIRE_VERSION=99 -c $< -o $@
 $(NEXT): $(BUILD)/next/uf-%: $(BUILD)/obj/tests/wire_next.o $$(call obj,$$(wildcard $$*/*.c)) $(BUILD)/libuf.a
 	@mkdir -p $(@D); $(CC) $(LDFLAGS) $^ $(LIBS) -o $@
+$(THIRD): $(BUILD)/third/%: $(call obj,tests/fakes/acme_list.c tests/fakes/acme_provider.c) $$(call obj,$$(wildcard $$(subst usagectl,cli,$$(subst uf-,,$$*))/*.c)) $(BUILD)/obj/migrations.o $(BUILD)/libuf.a
+	@mkdir -p $(@D); $(CC) $(LDFLAGS) $^ $(LIBS) -o $@
 $(BUILD)/bin/usagectl: $(call obj,$(wildcard cli/*.c)) $(BUILD)/obj/migrations.o $(BUILD)/libuf.a
 	@mkdir -p $(@D); $(CC) $(LDFLAGS) $^ $(LIBS) -o $@
 $(BUILD)/migrations.c: $(wildcard db/*.sql) deploy/embed-sql; @mkdir -p $(@D); deploy/embed-sql db/*.sql >$@
 $(BUILD)/obj/migrations.o: $(BUILD)/migrations.c; @mkdir -p $(@D); $(CC) $(CFLAGS) -c $< -o $@
 $(BUILD)/tests/test_%: $(BUILD)/obj/tests/test_%.o $$(call obj,$$(wildcard normalizer/*.c writer/*.c fetcher/*.c scheduler/*.c gateway/*.c cli/*.c)) $(BUILD)/obj/migrations.o $(BUILD)/obj/assets.o $(BUILD)/libuf.a
 	@mkdir -p $(@D); $(CC) $(LDFLAGS) $(filter-out %/main.o,$^) $(LIBS) $(call TESTPKG,--libs) -o $@
+$(BUILD)/tests/test_third_provider: $(BUILD)/obj/tests/fakes/acme_provider.o
 $(BUILD)/fuzz/fuzz_control: WRAP := -Wl,--wrap=pg_begin
 $(BUILD)/fuzz/fuzz_%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $$(call obj,$$(wildcard scheduler/*.c cli/*.c)) $(BUILD)/obj/migrations.o $(BUILD)/libuf.a
 	@mkdir -p $(@D); $(CC) $(LDFLAGS) $(WRAP) -fsanitize=fuzzer $(filter-out %/main.o,$^) $(LIBS) -o $@
@@ -55,7 +59,8 @@ run: all $(SIM); @deploy/run
 test: test-deps ; @tests/run-all            # unit under sanitizers, end to end, conformance; last line: N passed, N failed
 check: test-deps ; @tests/run-unit          # seconds, no network
 next: $(NEXT)   # the stages with another version of the messages, to test upgrades with
-e2e: test-deps all next $(SIM); @/usr/bin/python3 tests/e2e/run.py
+third: $(THIRD) # the programs with the provider of docs/adding-a-provider.md, which does not exist
+e2e: test-deps all next third $(SIM); @/usr/bin/python3 tests/e2e/run.py
 torture: test-deps ; @tests/torture/run.py   # dies at every CRASH_POINT once; --short is in `make test`
 chaos: test-deps all $(SIM); @/usr/bin/python3 tests/chaos/run.py   # ten minutes in which everything goes wrong at random
 conformance: test-deps all $(SIM); @tests/conformance/run
@@ -66,5 +71,5 @@ docs/config.md: $(BUILD)/bin/usagectl; $< config-markdown >$@
 format: test-deps ; @clang-format -i $(SOURCES)
 tidy: test-deps ; @for f in $$(git ls-files '*.c'); do clang-tidy --quiet $$f -- $(CSTD) -I. $(call PKG,--cflags) 2>/dev/null || exit 1; done
 clean: ; rm -rf build
-.PHONY: all next deps test-deps run test check e2e torture chaos conformance bench fuzz model format tidy clean
+.PHONY: all next third deps test-deps run test check e2e torture chaos conformance bench fuzz model format tidy clean
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

@@ -16,8 +16,9 @@ static const struct width message_widths[] = {
 static const struct width cost_widths[] = {{86400, "1d", 31}};
 static const struct width day_widths[] = {{86400, "1d", 1}};
 
-#define CODE_ROWS_MAX 1000 /* records of a page; what is left out of it, not buckets, makes pages  \
-                            */
+#define CODE_ROWS_MAX                                                                              \
+    1000 /* records of a page; what is left out of it, not buckets, makes pages                    \
+          */
 
 /* ---- what comes back ---- */
 

@@ -5,12 +5,6 @@
 #include <string.h>
 #include <strings.h>
 
-const struct provider *const providers[] = {
-    &openai_provider,
-    &anthropic_provider,
-};
-const size_t n_providers = sizeof(providers) / sizeof(providers[0]);
-
 const struct provider *provider_find(struct text name)
 {
     for (size_t i = 0; i < n_providers; i++)

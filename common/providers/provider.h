@@ -1,9 +1,9 @@
 /* provider.h - what the pipeline must know of a provider: tables of feeds and fields, and three
  * small functions.
  *
- * One file a provider (docs/adding-a-provider.md). `ask`, `peek` (where the next page is, which
- * buckets came) and `refused` are used by the fetcher, the field tables by the normalizer
- * (common/providers/reader.c). */
+ * One file a provider and its row in list.c (docs/adding-a-provider.md). `ask`, `peek` (where the
+ * next page is, which buckets came) and `refused` are used by the fetcher, the field tables by the
+ * normalizer (common/providers/reader.c). */
 #ifndef UF_PROVIDER_H
 #define UF_PROVIDER_H
 
@@ -28,7 +28,8 @@ enum field_use {
     FIELD_COUNT_ADD, /* added to that column: parts of one total */
     FIELD_QUANTITY,  /* quantity; its unit is `unit`, or the field of FIELD_QUANTITY_UNIT */
     FIELD_QUANTITY_UNIT,
-    FIELD_COST, /* cost_amount, after moving the point by `target` places */
+    FIELD_COST, /* cost_amount, after moving the point `target` places to the left; its currency is
+                   `unit`, or the field of FIELD_CURRENCY */
     FIELD_CURRENCY,
     FIELD_EXTRA,  /* a number kept in extra, by its name, after moving the point by `target` places
                    */
@@ -185,7 +186,7 @@ struct provider {
 extern const struct provider anthropic_provider;
 extern const struct provider openai_provider;
 
-extern const struct provider *const providers[];
+extern const struct provider *const providers[]; /* list.c */
 extern const size_t n_providers;
 
 const struct provider *provider_find(struct text name); /* NULL: unknown */

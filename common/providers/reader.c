@@ -154,9 +154,10 @@ static enum status not_a_page(struct reading *r, const struct json *answer)
                                    printable_snippet(r->arena, redact(r->arena, said, NULL), 200)));
 }
 
-#define LEVELS_ALL  (JSON_DEPTH_MAX + 1)
-#define LEVELS_PEEK 4 /* the page, its array, its buckets, their members; of the rest the number   \
-                       */
+#define LEVELS_ALL (JSON_DEPTH_MAX + 1)
+#define LEVELS_PEEK                                                                                \
+    4 /* the page, its array, its buckets, their members; of the rest the number                   \
+       */
 
 static enum status scan_answer(struct reading *r, const struct json *answer)
 {
@@ -488,6 +489,8 @@ static enum status take_known(struct build *b, const struct field *f, struct tex
             rec->texts[TEXT_QUANTITY_UNIT] = text_of(f->unit);
         return take_decimal(b, path, m, 0, &rec->texts[TEXT_QUANTITY]);
     case FIELD_COST:
+        if (f->unit)
+            rec->texts[TEXT_CURRENCY] = text_of(f->unit);
         return take_decimal(b, path, m, (uint32_t)f->target, &rec->texts[TEXT_COST_AMOUNT]);
     case FIELD_CURRENCY:
         return take_currency(b, path, m);
