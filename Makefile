@@ -21,7 +21,7 @@ COMMON  := $(wildcard common/*.c common/providers/*.c)
 TESTS   := $(patsubst tests/%.c,%,$(wildcard tests/test_*.c))
 SIM     := $(BUILD)/tests/uf-sim
 NEXT    := $(patsubst %,$(BUILD)/next/uf-%,scheduler fetcher normalizer writer)
-THIRD   := $(patsubst %,$(BUILD)/third/%,uf-scheduler uf-fetcher uf-normalizer uf-writer usagectl)
+THIRD   := $(patsubst %,$(BUILD)/third/%,uf-scheduler uf-fetcher uf-normalizer uf-writer uf-gateway usagectl)
 SOURCES  = $(shell git ls-files '*.c' '*.h')
 obj      = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 
@@ -32,8 +32,8 @@ $(BUILD)/assets.c: gateway/web/assets $(shell deploy/embed-assets --files) deplo
 	@mkdir -p $(@D); deploy/embed-assets $(abspath $(BUILD)) >$@.new && mv $@.new $@
 $(BUILD)/obj/assets.o: $(BUILD)/assets.c; @mkdir -p $(@D); $(CC) $(CFLAGS) -c $< -o $@
 .SECONDEXPANSION:
-$(BUILD)/bin/uf-gateway: $(BUILD)/obj/assets.o
-$(BUILD)/bin/uf-gateway: LIBS += $(shell pkg-config --libs libmicrohttpd)
+$(BUILD)/bin/uf-gateway $(BUILD)/third/uf-gateway: $(BUILD)/obj/assets.o
+$(BUILD)/bin/uf-gateway $(BUILD)/third/uf-gateway: LIBS += $(shell pkg-config --libs libmicrohttpd)
 $(STAGES:%=$(BUILD)/bin/uf-%): $(BUILD)/bin/uf-%: $$(call obj,$$(wildcard $$*/*.c)) $(BUILD)/libuf.a
 	@mkdir -p $(@D); $(CC) $(LDFLAGS) $^ $(LIBS) -o $@
 $(BUILD)/obj/tests/wire_next.o: common/wire.c | deps; @mkdir -p $(@D); $(CC) $(CFLAGS) -DWIRE_VERSION=99 -c $< -o $@

@@ -1,16 +1,14 @@
 #include "gateway/bills.h"
 
-#include <string.h>
-
 #include "common/pg.h"
 #include "common/providers/provider.h"
 
-/* A feed whose rows carry a currency. */
+/* A feed whose rows carry a cost; a currency alone may be an estimate's. */
 static bool is_bill(const struct feed *feed)
 {
     for (size_t i = 0; i < feed->n_fields; i++)
-        if (feed->fields[i].use == FIELD_CURRENCY)
-            return strcmp(feed->name, DOUBLE_FEED) != 0;
+        if (feed->fields[i].use == FIELD_COST)
+            return true;
     return false;
 }
 
