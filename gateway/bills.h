@@ -4,9 +4,9 @@
 
 #include "common/arena.h"
 
-/* The calls that this feed of Anthropic reports are also in its feed `messages`. */
-#define DOUBLE_PROVIDER "anthropic"
-#define DOUBLE_FEED     "claude_code"
+/* The calls that this feed of Anthropic reports are also in its feed `messages`: feed_repeats() of
+ * the database. */
+#define DOUBLE_FEED "claude_code"
 
 /* The names of all feeds of all providers whose rows are a bill, as the text of a Postgres text[].
  * In `a`. */

@@ -65,7 +65,7 @@ static void on_done(void *arg, enum status st, const char *sqlstate, const struc
     shared_tell_all(s);
 }
 
-static const struct query_hears hears = {on_rows, on_done};
+static const struct query_hears hears = {.rows = on_rows, .done = on_done};
 
 static void waiter_remove(struct shared *s, const struct request *r)
 {
@@ -253,17 +253,20 @@ static bool plain(struct request *r)
 void healthz_asked(struct gateway *g, struct request *r)
 {
     (void)g;
-    answer_json(r, MHD_HTTP_OK, TEXT_LIT("{\"alive\":true}\n"));
+    if (plain(r))
+        answer_json(r, MHD_HTTP_OK, TEXT_LIT("{\"alive\":true}\n"));
 }
 
 void readyz_asked(struct gateway *g, struct request *r)
 {
-    shared_asked(&g->scrape->ready, r);
+    if (plain(r))
+        shared_asked(&g->scrape->ready, r);
 }
 
 void metrics_asked(struct gateway *g, struct request *r)
 {
-    shared_asked(&g->scrape->metrics, r);
+    if (plain(r))
+        shared_asked(&g->scrape->metrics, r);
 }
 
 void stages_asked(struct gateway *g, struct request *r)

@@ -229,52 +229,51 @@ static enum status dead_more(struct sql *s, const struct request *r, struct bad_
     return ST_OK;
 }
 
-static const struct list dead =
-    {
-        .filename = "dead.csv",
-        .columns = {{"letter_id", COLUMN_COUNT},
-                    {"account", COLUMN_TEXT},
-                    {"provider", COLUMN_TEXT},
-                    {"feed", COLUMN_TEXT},
-                    {"window_from", COLUMN_TEXT},
-                    {"window_to", COLUMN_TEXT},
-                    {"reason", COLUMN_TEXT},
-                    {"json_path", COLUMN_TEXT},
-                    {"sqlstate", COLUMN_TEXT},
-                    {"occurrences", COLUMN_COUNT},
-                    {"first_seen_at", COLUMN_TEXT},
-                    {"last_seen_at", COLUMN_TEXT},
-                    {"closed_at", COLUMN_TEXT}},
-        .select =
-            "d.letter_id, coalesce(a.name, '(removed ' || d.account_id || ')'), "
-            "d.provider, "
-            "d.feed, " TIME_TEXT("d.window_from") ", " TIME_TEXT(
-                "d.window_to") ", d.reason, "
-                               "d.json_path, d.sqlstate, d.occurrences, " TIME_TEXT(
-                                   "d."
-                                   "first_"
-                                   "seen_"
-                                   "at") ", " TIME_TEXT("d.last_seen_at") ", " TIME_TEXT("d.closed_"
-                                                                                         "at") ", "
-                                                                                               "d."
-                                                                                               "las"
-                                                                                               "t_"
-                                                                                               "see"
-                                                                                               "n_"
-                                                                                               "at,"
-                                                                                               " "
-                                                                                               "d."
-                                                                                               "let"
-                                                                                               "ter"
-                                                                                               "_"
-                                                                                               "id",
-        .from = "dead_letters d LEFT JOIN accounts a USING (account_id) WHERE true",
-        .n_keys = 2,
-        .after = " AND (d.last_seen_at, d.letter_id) < (@::timestamptz, @::bigint)",
-        .order = " ORDER BY d.last_seen_at DESC, d.letter_id DESC",
-        .filters = {{"provider", "d.provider", NULL}, {"feed", "d.feed", NULL}},
-        .known = {"account", "provider", "feed", "closed"},
-        .more = dead_more,
+static const struct list dead = {
+    .filename = "dead.csv",
+    .columns = {{"letter_id", COLUMN_COUNT},
+                {"account", COLUMN_TEXT},
+                {"provider", COLUMN_TEXT},
+                {"feed", COLUMN_TEXT},
+                {"window_from", COLUMN_TEXT},
+                {"window_to", COLUMN_TEXT},
+                {"reason", COLUMN_TEXT},
+                {"json_path", COLUMN_TEXT},
+                {"sqlstate", COLUMN_TEXT},
+                {"occurrences", COLUMN_COUNT},
+                {"first_seen_at", COLUMN_TEXT},
+                {"last_seen_at", COLUMN_TEXT},
+                {"closed_at", COLUMN_TEXT}},
+    .select =
+        "d.letter_id, coalesce(a.name, '(removed ' || d.account_id || ')'), "
+        "d.provider, "
+        "d.feed, " TIME_TEXT("d.window_from") ", " TIME_TEXT(
+            "d.window_to") ", d.reason, "
+                           "d.json_path, d.sqlstate, d.occurrences, " TIME_TEXT(
+                               "d."
+                               "first_"
+                               "seen_"
+                               "at") ", " TIME_TEXT("d.last_seen_at") ", " TIME_TEXT("d.closed_"
+                                                                                     "at") ", "
+                                                                                           "d."
+                                                                                           "las"
+                                                                                           "t_"
+                                                                                           "see"
+                                                                                           "n_"
+                                                                                           "at,"
+                                                                                           " "
+                                                                                           "d."
+                                                                                           "let"
+                                                                                           "ter"
+                                                                                           "_"
+                                                                                           "id",
+    .from = "dead_letters d LEFT JOIN accounts a USING (account_id) WHERE true",
+    .n_keys = 2,
+    .after = " AND (d.last_seen_at, d.letter_id) < (@::timestamptz, @::bigint)",
+    .order = " ORDER BY d.last_seen_at DESC, d.letter_id DESC",
+    .filters = {{"provider", "d.provider", NULL}, {"feed", "d.feed", NULL}},
+    .known = {"account", "provider", "feed", "closed"},
+    .more = dead_more,
 };
 
 static const char *const changes[] = {"changed", "vanished", "appeared", NULL};

@@ -376,24 +376,40 @@ static void conn_progress(struct conn *c)
 
 /* ---- the queue ---- */
 
+/* Takes the first that may run off the queue; NULL: none. */
+static struct query *pool_next(struct query_pool *pool)
+{
+    struct query **link = &pool->first, *before = NULL, *q;
+    size_t heavy = 0;
+
+    for (size_t i = 0; i < pool->n_conns; i++)
+        heavy += pool->conns[i].query && pool->conns[i].query->hears->heavy;
+    while (*link && (*link)->hears->heavy && heavy + 1 >= pool->n_conns && pool->n_conns > 1) {
+        before = *link;
+        link = &before->next;
+    }
+    q = *link;
+    if (!q)
+        return NULL;
+    *link = q->next;
+    if (pool->last == q)
+        pool->last = before;
+    return q;
+}
+
 static void pool_pump(struct query_pool *pool)
 {
     size_t connecting = 0, waiting = 0;
+    struct query *q;
 
     for (size_t i = 0; i < pool->n_conns; i++) {
         struct conn *c = &pool->conns[i];
 
-        while (c->state == CONN_IDLE && pool->first) {
-            struct query *q = pool->first;
-
-            pool->first = q->next;
-            if (!pool->first)
-                pool->last = NULL;
+        while (c->state == CONN_IDLE && (q = pool_next(pool)))
             conn_take(c, q);
-        }
         connecting += c->state == CONN_CONNECTING;
     }
-    for (const struct query *q = pool->first; q; q = q->next)
+    for (q = pool->first; q; q = q->next)
         waiting++;
     for (size_t i = 0; i < pool->n_conns && waiting > connecting; i++) {
         if (pool->conns[i].state != CONN_OFF || clock_mono_us() < pool->away_until_us)

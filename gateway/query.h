@@ -36,6 +36,8 @@ struct statement {
 
 /* `arg` is the asker's. */
 struct query_hears {
+    /* It may take long: such queries leave one connection free for the others. */
+    bool heavy;
     /* One row of statement number `at`; with `whole` all rows, maybe none. `r` ends with the call.
      * query_pause may be called in it, query_drop may not. */
     void (*rows)(void *arg, size_t at, const PGresult *r);

@@ -275,7 +275,8 @@ static void on_done(void *arg, enum status st, const char *sqlstate, const struc
     answer_wake(r);
 }
 
-static const struct query_hears hears = {on_rows, on_done};
+static const struct query_hears quick = {.rows = on_rows, .done = on_done};
+static const struct query_hears slow = {.heavy = true, .rows = on_rows, .done = on_done};
 
 static void free_arena(void *arena)
 {
@@ -302,7 +303,8 @@ void rowset_answer(struct rowset *rs, struct request *r)
         csv_heading(rs);
     else
         json_w_object(&rs->json);
-    r->query = query_start(r->gateway->database, rs->statements, rs->n_statements, &hears, r);
+    r->query = query_start(r->gateway->database, rs->statements, rs->n_statements,
+                           rs->heavy ? &slow : &quick, r);
 }
 
 /* ---- what every list may be asked ---- */

@@ -44,6 +44,7 @@ struct rowset {
     struct statement statements[2];
     size_t n_statements;
     bool csv;
+    bool heavy;                   /* sums over many rows */
     bool sorted;                  /* by something else than the keys: no cursor */
     int64_t limit;                /* INT64_MAX: none */
     struct text cursor[KEYS_MAX]; /* from the request; cursor[0].at NULL: from the beginning */
@@ -52,7 +53,6 @@ struct rowset {
     struct buf out; /* the rest is rowset.c's own */
     struct arena *row_arena;
     struct json_writer json;
-    const struct query_hears *hears;
     int64_t n;
     bool more, begun;
     bool small; /* gathered, and shared with others who ask the same; else streamed */

@@ -133,7 +133,6 @@ static struct request *request_new(struct server *h, struct MHD_Connection *conn
     if (r->next)
         r->next->prev = r;
     h->requests = r;
-    h->n_busy++;
     deadline_set(connection, clock_mono_us() + SERVER_BODY_US);
     return r;
 }
@@ -162,9 +161,9 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **co
     spool_free(&r->spool);
     if (r->response)
         MHD_destroy_response(r->response);
+    h->n_busy -= r->handled;
+    h->n_requests += r->handled;
     arena_free(&memory);
-    h->n_busy--;
-    h->n_requests++;
     deadline_set(connection, clock_mono_us() + SERVER_HEADERS_US);
 }
 
@@ -192,6 +191,7 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
     }
     if (!r->handled) {
         r->handled = true;
+        h->n_busy++;
         deadline_set(connection, INT64_MAX);
         route(h->gateway, r);
     }
