@@ -48,6 +48,7 @@ $(BUILD)/obj/migrations.o: $(BUILD)/migrations.c; @mkdir -p $(@D); $(CC) $(CFLAG
 $(BUILD)/tests/test_%: $(BUILD)/obj/tests/test_%.o $$(call obj,$$(wildcard normalizer/*.c writer/*.c fetcher/*.c scheduler/*.c gateway/*.c cli/*.c)) $(BUILD)/obj/migrations.o $(BUILD)/obj/assets.o $(BUILD)/libuf.a
 	@mkdir -p $(@D); $(CC) $(LDFLAGS) $(filter-out %/main.o,$^) $(LIBS) $(call TESTPKG,--libs) -o $@
 $(BUILD)/tests/test_third_provider: $(BUILD)/obj/tests/fakes/acme_provider.o
+$(BUILD)/fuzz/fuzz_pulse: $(call obj,gateway/stages.c gateway/metrics.c)
 $(BUILD)/fuzz/fuzz_control: WRAP := -Wl,--wrap=pg_begin
 $(BUILD)/fuzz/fuzz_%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $$(call obj,$$(wildcard scheduler/*.c cli/*.c)) $(BUILD)/obj/migrations.o $(BUILD)/libuf.a
 	@mkdir -p $(@D); $(CC) $(LDFLAGS) $(WRAP) -fsanitize=fuzzer $(filter-out %/main.o,$^) $(LIBS) -o $@

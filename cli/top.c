@@ -52,15 +52,19 @@ static const char *bytes(struct arena *a, int64_t n)
     return arena_printf(a, "%.1f %s", of, units[u]);
 }
 
-/* The middle of a long name tells least: both ends are kept. */
+/* An instance's name is ASCII (UF_INSTANCE); whatever else somebody sends becomes '?'. The middle
+ * of a long one tells least, so both ends are kept. */
 static const char *short_name(struct arena *a, struct text name)
 {
-    const char *s = terminal_text(a, name);
-    size_t len = strlen(s);
+    char *s = arena_copy(a, name.at, name.len);
 
-    if (len <= NAME_COLUMNS)
+    for (size_t i = 0; i < name.len; i++)
+        if (s[i] < 0x20 || s[i] > 0x7e)
+            s[i] = '?';
+    if (name.len <= NAME_COLUMNS)
         return s;
-    return arena_printf(a, "%.*s..%s", NAME_COLUMNS / 2 - 1, s, s + len - NAME_COLUMNS / 2 + 1);
+    return arena_printf(a, "%.*s..%s", NAME_COLUMNS / 2 - 1, s,
+                        s + name.len - NAME_COLUMNS / 2 + 1);
 }
 
 static void put_process(struct buf *b, const struct instance *i, int64_t now)
