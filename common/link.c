@@ -24,7 +24,8 @@
 #define PULSE_HWM     16 /* for each listener: one that reads too slowly misses the newest */
 #define PULSE_MAX     (1 << 20)
 #define LINGER_MS     1000
-#define PULSE_LINGER  100 /* nobody waits for a listener that hangs */
+#define PULSE_LINGER                                                                               \
+    500 /* that somebody leaves should be heard, but not wait for a listener that hangs */
 
 #define REFRESH_LONELY_US                                                                          \
     (200 * US_PER_MS) /* while nobody is known: a stack that starts should not wait */

@@ -165,7 +165,7 @@ def _():
         terminal = Terminal(s)
         wait_for("two normalizers", lambda: len(re.findall("(?m)^normalizer +normalizer-", terminal.screen())) == 2)
         equal(stopped.stop(), 0, "exit status")
-        wait_for("one of them gone", lambda: f"normalizer-{stopped.pid}-" not in terminal.screen(), 3)
+        wait_for("one of them gone", lambda: f"normalizer-{stopped.pid}-" not in terminal.screen(), 12)
         check(f"normalizer-{killed.pid}-" in terminal.screen(), "the other one is not there")
         killed.kill()
         wait_for("the silence of the killed one", lambda: re.search(
