@@ -469,6 +469,31 @@ def _():
     s.compare([0, 1, 2])
 
 
+@test("docs/triggers.md: its curl calls, its JSON, its workflow and its timer")
+def _():
+    with open(os.path.join(ROOT, "docs", "triggers.md"), encoding="utf-8") as f:
+        text = f.read()
+    blocks = re.findall(r"```(\w+)\n(.*?)```", text, re.S)
+    equal(json.loads(next(b for kind, b in blocks if kind == "json"))["crons"][0]["path"], TRIGGER, "vercel.json")
+    workflow = yaml.safe_load(next(b for kind, b in blocks if kind == "yaml"))
+    step = workflow["jobs"]["trigger"]["steps"][0]
+    crontab = next(b for kind, b in blocks if kind == "crontab").strip()
+    unit = next(b for kind, b in blocks if kind == "ini" and "ExecStart" in b)
+    s = shared(pipeline)
+    header = os.path.join(s.folder, ".usage-fetcher-header")
+    with open(header, "w", encoding="ascii") as f:
+        f.write(f"x-cron-api-key: {s.cron_key}\n")
+    here = f"http://127.0.0.1:{s.client.port}"
+    env = {"PATH": "/usr/bin:/bin", "HOME": s.folder, "CRON_API_KEY": s.cron_key, "URL": here}
+    calls = [("workflow", step["run"]), ("crontab", crontab.split(" ", 5)[5]), ("unit", re.search(r"ExecStart=(.*)", unit)[1].replace("%d/header", header))]
+    calls += [(f"curl {n}", line) for n, line in enumerate(re.findall(r"^curl .*", next(b for kind, b in blocks if kind == "sh"), re.M))]
+    for name, command in calls:
+        done = subprocess.run(["sh", "-c", command.replace("http://127.0.0.1:8080", here)], env=env, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, timeout=120, check=False)
+        check(b'"run_id"' in done.stdout, f"{name}: {done.stdout} {done.stderr}")
+        equal(done.returncode, 0, f"{name}: {done.stderr}")
+
+
 @test("trigger: a failing account makes it 502, with its name, reason and advice")
 def _():
     s = shared(pipeline)
@@ -678,22 +703,34 @@ def malformed(rng):
     return request
 
 
+def send_malformed(port, request):
+    with contextlib.suppress(OSError), contextlib.closing(socket.create_connection(("127.0.0.1", port), timeout=10)) as c:
+        c.sendall(request)
+        c.shutdown(socket.SHUT_WR)
+        c.settimeout(0.05)  # what is torn is not answered, and cut off later
+        while c.recv(65536):
+            pass
+
+
 @test("malformed requests over the socket: no crash, and the next one is answered")
 def _():
     s = shared(demo)
-    gateway, rng = s.one("gateway"), random.Random(20261125)
-    for n in range(10000 if SANITIZED else 2000):
-        request = malformed(rng)
-        with contextlib.closing(socket.create_connection(("127.0.0.1", s.client.port), timeout=10)) as c:
-            with contextlib.suppress(OSError):
-                c.sendall(request)
-                c.shutdown(socket.SHUT_WR)
-                c.settimeout(0.05)  # what is torn is not answered, and cut off later
-                while c.recv(65536):
-                    pass
-        if n % 250 == 0:
-            check(gateway.alive(), f"it died of request {n}: {request[:300]!r}\n{gateway.text()[-2000:]}")
-            quick(s.client, within=3)
+    gateway, senders, each = s.one("gateway"), 8, 1250 if SANITIZED else 250
+
+    def sender(seed):
+        rng = random.Random(20261125 + seed)
+        for _ in range(each):
+            if not gateway.alive():
+                return
+            send_malformed(s.client.port, malformed(rng))
+    threads = [threading.Thread(target=sender, args=(n,)) for n in range(senders)]
+    for t in threads:
+        t.start()
+    while any(t.is_alive() for t in threads):
+        check(gateway.alive(), f"it died:\n{gateway.text()[-3000:]}")
+        quick(s.client, within=5)
+        time.sleep(1)
+    check(gateway.alive(), f"it died:\n{gateway.text()[-3000:]}")
     quick(s.client, USAGE, 5.0)
 
 
