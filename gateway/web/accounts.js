@@ -67,7 +67,7 @@ export class Accounts {
           ? h("div", null, r.trouble && h("code", null, r.trouble), h("p", { class: "advice" }, r.advice)) : h("span", { class: "quiet-text" }, STATES[r.state]?.words ?? "") },
       ],
       rows: this.rows,
-      empty: state.status ? "No account is in this state." : "No account yet. Add one: usagectl account add NAME --provider openai",
+      empty: state.status ? "No account is in this state." : "No account yet. Add one: usagectl account add NAME --provider P (usagectl providers names them)",
     }));
     this.older.replaceChildren(plural(this.rows.length, "account"), page.next ? h("button", { type: "button", onclick: () => this.more(state, page.next) }, "Show more") : "");
   }

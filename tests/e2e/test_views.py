@@ -3,6 +3,7 @@
 tests/CASES.md lists the cases.
 """
 
+import json
 from decimal import Decimal
 
 from harness import Stack, equal, matches
@@ -55,6 +56,25 @@ def _():
     equal(beside(s, a), [(Decimal("2.50"), Decimal("2.50"), Decimal(0), 0)], "the bill beside the estimate")
     equal(s.value("SELECT sum(input_tokens) FROM usage_daily WHERE account_id = %s", a), 1000000, "tokens by day")
     equal(s.value("SELECT count(*) FROM usage_hourly WHERE account_id = %s", a), 1, "usage rows: no cost row among them")
+
+
+@test("BR-055 Claude Code's tokens, which messages reports, too, are in no sum over feeds, and its estimate in no bill")
+def _():
+    s, a = account("claude")
+    tokens = {"provider": "anthropic", "model": "claude", "input_tokens": 1000000, "cached_input_tokens": 800000, "output_tokens": 0}
+    row(s, a, "messages", **tokens)
+    row(s, a, "claude_code", bucket_seconds=86400, user_id="person_1", currency="USD", extra='{"estimated_cost": 9.75}', **tokens)
+    row(s, a, "cost_report", provider="anthropic", bucket_seconds=86400, line_item="claude", cost_amount="0.95", currency="USD")
+    s.sql("INSERT INTO model_prices (provider, model, kind, per_million) VALUES ('anthropic', 'claude', 'input', 3), "
+          "('anthropic', 'claude', 'cached_input', 0.5)")
+    equal(bill(s, a), Decimal("0.95"), "the bill")
+    equal(beside(s, a), [(Decimal("0.95"), Decimal("1.0"), Decimal("-0.05"), 0)], "the bill beside the estimate")
+    equal(s.value("SELECT sum(input_tokens) FROM usage_by_model WHERE account_id = %s", a), 1000000, "tokens by model")
+    equal(s.sql("SELECT feed, input_tokens FROM usage_daily WHERE account_id = %s ORDER BY 1", a),
+          [("claude_code", 1000000), ("messages", 1000000)], "each feed by itself")
+    for by, want in (("model", [1000000]), ("feed", [1000000, 1000000])):
+        shown = s.usagectl("usage", "--account", "claude", "--since", DAY, "--by", by, "--format", "json")
+        equal([r["input_tokens"] for r in json.loads(shown.out)], want, f"usagectl usage --by {by}")
 
 
 @test("BR-052 tokens without a line in the cost report make no bill; the estimate stands apart and shows the gap")
