@@ -56,7 +56,7 @@ export class Accounts {
   show(state, page) {
     const { tz } = state;
     this.body.replaceChildren(table({
-      caption: `Accounts${state.status ? " that are " + (STATES[state.status]?.name ?? state.status) : ""}, the worst first; times of ${tz}`, className: "accounts",
+      caption: `Accounts${state.status ? " that are " + (STATES[state.status]?.name ?? state.status) : ""}, the worst first; times of ${tz}`, cards: true,
       columns: [
         { key: "account", label: "Account", className: "name", cell: (r) => this.app.link({ view: "overview", filters: { account: r.account } }, h("bdi", null, r.account)) },
         { key: "provider", label: "Provider" },

@@ -37,7 +37,7 @@ export const USAGE = {
   text: (value, unit) => exact(String(value)) + (unit ? ` ${unit}` : ""), brief: (value, unit) => brief(value) + (unit ? ` ${unit}` : ""),
   columns: [{ key: "input_tokens", label: "Input tokens", kind: "count" }, { key: "cached_input_tokens", label: "of them cached", kind: "count" },
     { key: "output_tokens", label: "Output tokens", kind: "count" }, { key: "num_requests", label: "Requests", kind: "count" },
-    { key: "quantity", label: "Quantity", kind: "money" }, { key: "quantity_unit", label: "Unit" }],
+    { key: "quantity", label: "Quantity", kind: "count" }, { key: "quantity_unit", label: "Unit" }],
   nothing: "No usage was reported for this range.",
 };
 const MEASURES = [["input_tokens", "Input tokens"], ["output_tokens", "Output tokens"], ["num_requests", "Requests"]];

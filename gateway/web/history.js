@@ -130,9 +130,9 @@ const DIMENSIONS = ["project_id", "user_id", "api_key_id", "model", "service_tie
 
 // Whose figure it is, and each measure that differs.
 function differences(r) {
-  const one = r.old_row ?? {}, two = r.new_row ?? {};
+  const one = { ...r.old_row, ...r.old_row?.extra }, two = { ...r.new_row, ...r.new_row?.extra };
   const whose = DIMENSIONS.map((d) => two[d] ?? one[d]).filter((v) => v !== null && v !== undefined).map((v) => (typeof v === "object" ? JSON.stringify(v) : String(v)));
-  const names = [...new Set([...Object.keys(one), ...Object.keys(two)])].filter((n) => !DIMENSIONS.includes(n) && JSON.stringify(one[n]) !== JSON.stringify(two[n]));
+  const names = [...new Set([...Object.keys(one), ...Object.keys(two)])].filter((n) => !DIMENSIONS.includes(n) && n !== "extra" && JSON.stringify(one[n]) !== JSON.stringify(two[n]));
   return h("div", null, whose.length > 0 && h("p", { class: "quiet-text" }, h("bdi", null, whose.join(" · "))),
     h("ul", { class: "diff" }, names.map((n) => h("li", null, n.replaceAll("_", " "), " ", value(one[n]), " → ", value(two[n])))));
 }

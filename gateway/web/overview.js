@@ -32,7 +32,7 @@ export class Overview {
     // What needs a look stands above all, and must not push down what has been seen already.
     host.classList.add("waiting");
     this.reveal = () => host.classList.remove("waiting");
-    setTimeout(this.reveal, 700);
+    setTimeout(this.reveal, 1500); // but not for long
     host.replaceChildren(
       h("h1", { class: "sr" }, "Overview"), this.attention,
       h("section", { class: "cards", "aria-label": "At a glance" }, Object.values(this.cards).map((c) => c.root)),
@@ -177,11 +177,12 @@ function tokens(answer, today, tz) {
 }
 
 // "November to date · +12.2 % vs 1–25 Oct".
-// Where the accounts were read from a later day on, that day is said, and nothing is compared.
+// Where some account was read from a later day on only, that is said, and nothing is compared.
 function versus(answer, tz, today, same, now, before) {
   const from = answer.coverage.complete_from === null ? null : dateIn(tz, new Date(answer.coverage.complete_from));
   if (from !== null && from > monthStart(today)) return [`read since ${day(from)}`];
-  const moved = now === null || before === null || from === null || from > monthStart(same) ? null : change(now, before);
+  if (from !== null && from > monthStart(same)) return [`${monthName(today)} to date · ${monthName(same)} is not whole`];
+  const moved = now === null || before === null || from === null ? null : change(now, before);
   return [`${monthName(today)} to date`, ...(moved === null ? [] : [" · ", h("b", null, moved), ` vs 1–${Number(same.slice(8))} ${monthName(same).slice(0, 3)}`])];
 }
 
@@ -196,7 +197,7 @@ function completeUntil(answer, tz) {
   const until = answer.coverage.complete_until;
   if (until === null) return missing("not read yet");
   const old = Date.now() - Date.parse(until) > STALE_MS;
-  return h("time", { datetime: until, class: old ? "stale" : null, title: `${moment(until, tz)}, ${age(until)} ago` }, moment(until, tz).replace(/ \d{4},/, ","));
+  return h("time", { datetime: until, class: old ? "stale" : null, title: `${moment(until, tz)}, ${age(until)} ago` }, moment(until, tz).replace(/ \d{4},/, ",") + (tz === "UTC" ? " UTC" : ""));
 }
 
 function pair(name, value) {

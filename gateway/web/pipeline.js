@@ -12,7 +12,7 @@ const STAGES = {
   normalizer: ["Normalizer", "turns pages into records"],
   writer: ["Writer", "commits records to Postgres"],
 };
-const KEPT = 60; // points of a spark line: two minutes
+const KEPT = 60, FEWEST = 15; // points of a spark line: two minutes, and how many fill its width
 
 export class Pipeline {
   constructor(host, app) {
@@ -101,7 +101,7 @@ function title(words) {
 
 function rate(n) {
   if (n === null || n === undefined) return missing("not known");
-  return n >= 100 ? exact(String(Math.round(n))) : n >= 10 ? n.toFixed(1) : n.toFixed(2);
+  return n === 0 ? "0" : n >= 100 ? exact(String(Math.round(n))) : n >= 10 ? n.toFixed(1) : n.toFixed(2);
 }
 
 function pair(name, value) {
@@ -111,7 +111,8 @@ function pair(name, value) {
 // The rate of the last two minutes, drawn; in words it stands below.
 function spark(past) {
   const top = Math.max(...past, 1e-9);
-  const points = past.map((v, i) => `${(100 - (past.length - 1 - i) * (100 / (KEPT - 1))).toFixed(2)},${(27 - (v / top) * 24).toFixed(2)}`);
+  const step = 100 / (Math.max(past.length, FEWEST) - 1);
+  const points = past.map((v, i) => `${(100 - (past.length - 1 - i) * step).toFixed(2)},${(27 - (v / top) * 24).toFixed(2)}`);
   return svg("svg", { class: "spark", viewBox: "0 0 100 28", preserveAspectRatio: "none", "aria-hidden": "true", focusable: "false" },
     svg("polyline", { points: past.length > 1 ? points.join(" ") : `${points[0]} 100,${points[0].split(",")[1]}` }));
 }

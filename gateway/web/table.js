@@ -5,21 +5,25 @@ import { digits, exact } from "./format.js";
 
 // columns: [{key, label, kind, cell(row)}]; `kind` is "count" or "money" for digits, another
 // word for what is to stand at the right; what `cell` gives (text, or an element) stands in place of row[key].
-export function table({ caption, columns, rows, empty, className = "" }) {
+//
+// `cards`: on a narrow screen each row stands as a card; the roles keep it a table for those who listen.
+export function table({ caption, columns, rows, empty, cards = false }) {
+  const role = (name) => (cards ? name : null);
   const places = Object.fromEntries(columns.filter((c) => c.kind === "money").map((c) => [
     c.key, Math.max(0, ...rows.map((r) => (r[c.key] === null || r[c.key] === undefined ? 0 : digits(String(r[c.key])).part.length)))]));
   return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
-    h("table", { class: className },
+    h("table", { class: cards ? "cards-narrow" : null, role: role("table") },
       h("caption", { class: "sr" }, caption),
-      h("thead", null, h("tr", null, columns.map((c) => h("th", { scope: "col", class: c.kind ? "num" : c.className }, c.label)))),
-      h("tbody", null,
-        rows.map((row) => h("tr", null, columns.map((c, i) => cell(c, row, i === 0, places[c.key])))),
-        rows.length === 0 && h("tr", null, h("td", { colspan: columns.length, class: "none" }, empty ?? "Nothing here.")))));
+      h("thead", { role: role("rowgroup") }, h("tr", { role: role("row") }, columns.map((c) => h("th", { scope: "col", role: role("columnheader"), class: c.kind ? "num" : c.className }, c.label)))),
+      h("tbody", { role: role("rowgroup") },
+        rows.map((row) => h("tr", { role: role("row") }, columns.map((c, i) => cell(c, row, i === 0, places[c.key], cards)))),
+        rows.length === 0 && h("tr", { role: role("row") }, h("td", { colspan: columns.length, class: "none", role: role("cell") }, empty ?? "Nothing here.")))));
 }
 
-function cell(column, row, first, places) {
+function cell(column, row, first, places, cards) {
   const tag = first ? "th" : "td";
-  const attributes = { scope: first ? "row" : null, class: column.className ?? null };
+  const attributes = { scope: first ? "row" : null, class: column.className ?? null,
+    role: cards ? (first ? "rowheader" : "cell") : null, "data-label": cards ? column.label : null };
   if (column.cell) {
     if (column.kind) attributes.class = "num";
     return h(tag, attributes, column.cell(row));

@@ -49,7 +49,7 @@ def stack():
     for name, number in {**HEALTHY, REVOKED: 14, SCOPED: 15, LATE: 16, OFF: 21, QUIET: 18}.items():
         add(s, name, number)
     s.sim.fault(account=2, feed="completions", do="field", name="model", raw='"' + MARKUP + '"', row=0)
-    s.sim.fault(account=3, feed="images", do="field", name="images", raw='"many"', row=0, times=1)
+    s.sim.fault(account=21, feed="completions", do="field", name="input_tokens", raw='"many"', row=0, times=1)
     s.run(code=None, seconds=180)
     s.wait_backfill(180)
     prices(s)

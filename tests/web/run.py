@@ -79,6 +79,7 @@ def text(value):
 def facts(stack):
     today = datetime.datetime.now(datetime.timezone.utc).date()
     month = today.replace(day=1)
+    recent = today - datetime.timedelta(days=29)
     last_end = month - datetime.timedelta(days=1)
     last = last_end.replace(day=1)
     same = last + (today - month)
@@ -98,7 +99,7 @@ def facts(stack):
     none = {"model": "no model", "project": "no project", "key": "no key"}
     ranked = {by: [[name if name is not None else none[by], text(n)] for name, n in stack.sql(
         f"SELECT {column}, sum(input_tokens) FROM usage_metrics m JOIN accounts USING (account_id) WHERE cost_amount IS NULL AND "
-        "quantity_unit IS NULL AND bucket_start >= %s GROUP BY 1 HAVING sum(input_tokens) IS NOT NULL ORDER BY 2 DESC LIMIT 6", month)]
+        "quantity_unit IS NULL AND bucket_start >= %s GROUP BY 1 HAVING sum(input_tokens) IS NOT NULL ORDER BY 2 DESC LIMIT 6", recent)]
         for by, column in columns.items()}
     filters = []
     for by, column in columns.items():
@@ -109,14 +110,14 @@ def facts(stack):
     yesterday = today - datetime.timedelta(days=1)
     credit = today - datetime.timedelta(days=3)
     return {
-        "billed_month": billed(month, today), "billed_today": billed(today, today) or "0", "billed_same": billed(last, same),
+        "billed_month": billed(month, today), "billed_today": billed(today, today), "billed_same": billed(last, same),
         "billed_last": billed(last, last_end),
         "estimated_month": text(stack.value("SELECT sum(estimated_cost) FROM cost_estimate WHERE day >= %s", month)),
         "tokens_month": tokens(),
         "ranked": ranked, "filters": filters,
         "ranked_billed": [name for name, in stack.sql(
             "SELECT name FROM usage_metrics JOIN accounts USING (account_id) WHERE cost_amount IS NOT NULL AND bucket_start >= %s "
-            "GROUP BY 1 ORDER BY sum(cost_amount) DESC", month)],
+            "GROUP BY 1 ORDER BY sum(cost_amount) DESC", recent)],
         "credit": {"account": "search", "day": credit.isoformat(), "amount": "-12.503125"},
         "evening": {"zone": "America/Denver", "day": day.isoformat(),
                     "local": tokens(start=day, end=day + datetime.timedelta(days=1), zone="America/Denver", what="input_tokens"),
@@ -128,6 +129,20 @@ def facts(stack):
                    demo.OFF: "disabled", demo.QUIET: "zero", "acme-prod": "reported"},
         "accounts": stack.value("SELECT count(*) FROM accounts"),
     }
+
+
+def shots(stack, folder, env):
+    """The pictures; the pipeline's while it has something to do."""
+    if not shutil.which("pngquant"):
+        stop("the pictures are made small by pngquant: apt-get install pngquant")
+    os.makedirs(folder, exist_ok=True)
+    subprocess.run(["node", "shots.mjs", folder, "overview", "accounts"], cwd=HERE, env=env, check=True, timeout=120)
+    stack.control({"cmd": "resume"})
+    with subprocess.Popen(["node", "shots.mjs", folder, "pipeline"], cwd=HERE, env=env) as busy:
+        while busy.poll() is None:
+            stack.usagectl("run", "--wait", code=None)
+    pictures = [os.path.join(folder, f"dashboard-{name}.png") for name in ("overview", "accounts", "pipeline")]
+    return subprocess.run(["pngquant", "--force", "--ext", ".png", "--strip", "--quality", "70-95", *pictures], check=False).returncode
 
 
 def main():
@@ -154,10 +169,10 @@ def main():
             print(f"{known['url']}  (with a token: {known['locked_url']}, {TOKEN}); Ctrl-C ends it", flush=True)
             while True:
                 time.sleep(60)
-        script = ["shots.mjs", os.path.abspath(args.shots)] if args.shots else ["browser.mjs"]
-        done = subprocess.run(["node", *script], cwd=HERE, env={**os.environ, "FACTS": json.dumps(known), "ONLY": args.only},
-                              check=False, timeout=600)
-        return done.returncode
+        env = {**os.environ, "FACTS": json.dumps(known), "ONLY": args.only}
+        if args.shots:
+            return shots(stack, os.path.abspath(args.shots), env)
+        return subprocess.run(["node", "browser.mjs"], cwd=HERE, env=env, check=False, timeout=900).returncode
     except harness.Failed as failed:
         print(f"FAILED  {failed}")
         if stack:
