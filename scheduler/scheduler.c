@@ -32,6 +32,7 @@ struct scheduler {
     struct fetchers fetchers;
 
     struct tracked_job *ended[SETTLE_MAX]; /* out of `jobs`, to be settled */
+    size_t settle_most;                    /* of one transaction */
     size_t n_ended;
     struct jobs *late; /* settled when their leases had run out; acks may still come, for a lease */
     int64_t late_at_us;   /* some came: to be told then; 0: none */
@@ -49,6 +50,7 @@ enum status scheduler_open(struct scheduler **out, const struct config *cfg, str
     s->cfg = cfg;
     s->jobs = jobs_new();
     s->late = jobs_new();
+    s->settle_most = SETTLE_MAX;
     s->started_us = clock_mono_us();
     s->fetchers.silence_us = cfg->lease_s * US_PER_S / 2 < FETCHER_SILENCE_MAX_US
                                  ? cfg->lease_s * US_PER_S / 2
@@ -224,29 +226,45 @@ static void count_postgres(struct scheduler *s, bool up)
     pulse_add(s->pulse, M_POSTGRES_RETRIES, 0, 0, !up);
 }
 
-enum status scheduler_settle(struct scheduler *s, struct err *err)
+/* The first of those that have ended, as many as Postgres takes within its limits: after a failure
+ * half as many are tried, so that a slow one is not asked for too much again and again. */
+static enum status settle_some(struct scheduler *s, struct err *err)
 {
-    enum status st;
-    int64_t now = clock_mono_us();
+    size_t n = s->n_ended < s->settle_most ? s->n_ended : s->settle_most;
+    int64_t began = clock_mono_us();
+    enum status st = ledger_settle(&s->ledger, s->ended, n, err);
 
-    watch(s);
-    TRY(tell_late(s, err));
-    if (s->n_ended == 0 || (now < s->settle_at_us && s->n_ended < SETTLE_MAX))
-        return ST_OK;
-    st = ledger_settle(&s->ledger, s->ended, s->n_ended, err);
     count_postgres(s, st == ST_OK);
     if (st == ST_RETRY) {
-        LOG(WARN, "settle.retry", KV("error", err->text), KV("jobs", (int64_t)s->n_ended));
-        s->settle_at_us = clock_mono_us() + CLAIM_RETRY_US;
-        return ST_OK;
+        LOG(WARN, "settle.retry", KV("error", err->text), KV("jobs", (int64_t)n));
+        s->settle_most = n > 1 ? n / 2 : 1;
+        return st;
     }
     TRY(st);
-    LOG(INFO, "jobs.settled", KV("jobs", (int64_t)s->n_ended), KV("us", clock_mono_us() - now));
-    for (size_t i = 0; i < s->n_ended; i++) {
+    LOG(INFO, "jobs.settled", KV("jobs", (int64_t)n), KV("us", clock_mono_us() - began));
+    for (size_t i = 0; i < n; i++) {
         pulse_add(s->pulse, M_JOBS_SETTLED, s->ended[i]->lost ? SETTLED_LOST : SETTLED_DONE, 0, 1);
         end_or_keep(s, s->ended[i]);
     }
-    s->n_ended = 0;
+    s->n_ended -= n;
+    memmove(s->ended, s->ended + n, s->n_ended * sizeof(s->ended[0]));
+    s->settle_most = s->settle_most < SETTLE_MAX / 2 ? 2 * s->settle_most : SETTLE_MAX;
+    return ST_OK;
+}
+
+enum status scheduler_settle(struct scheduler *s, struct err *err)
+{
+    watch(s);
+    TRY(tell_late(s, err));
+    if (s->n_ended == 0 || (clock_mono_us() < s->settle_at_us && s->n_ended < SETTLE_MAX))
+        return ST_OK;
+    while (s->n_ended > 0) {
+        enum status st = settle_some(s, err);
+        if (st == ST_RETRY)
+            s->settle_at_us = clock_mono_us() + CLAIM_RETRY_US;
+        if (st != ST_OK)
+            return st == ST_RETRY ? ST_OK : st;
+    }
     s->settle_at_us = 0;
     s->claim_at_us = 0; /* some may be due again at once */
     s->watch_at_us = 0;

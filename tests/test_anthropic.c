@@ -56,7 +56,8 @@ static const struct {
      60, false, "a+b/c=&d%25",
      HOST "usage_report/messages?starting_at=2026-11-06T00:00:00Z&ending_at=2026-11-06T02:00:00Z"
           "&bucket_width=1m&limit=120" BY_MESSAGE "&page=a%2Bb%2Fc%3D%26d%2525"},
-    {"BR-010 never more than the maximum", "messages", T0 - 400 * 86400, T0, 86400, false, NULL,
+    {"BR-010 never more than the maximum", "messages", T0 - INT64_C(400) * 86400, T0, 86400, false,
+     NULL,
      HOST "usage_report/messages?starting_at=2025-10-02T00:00:00Z&ending_at=2026-11-06T00:00:00Z"
           "&bucket_width=1d&limit=31" BY_MESSAGE},
     {"BR-010 nor any once it was refused", "messages", T0, 0, 3600, true, NULL,

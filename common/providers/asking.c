@@ -1,7 +1,9 @@
 #include "common/providers/asking.h"
 
+#include <assert.h>
 #include <ctype.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
@@ -90,8 +92,8 @@ int64_t limit_asked(const struct question *q)
 enum status key_header(struct request *out, const char *name, const char *prefix,
                        const struct secret *key, struct err *err)
 {
-    char value[16 + KEY_MAX];
-    size_t len = strlen(prefix);
+    char value[16 + KEY_MAX + 1];
+    int len;
 
     if (key->len == 0 || key->len > KEY_MAX)
         return err_set(err, ST_REJECT,
@@ -102,10 +104,10 @@ enum status key_header(struct request *out, const char *name, const char *prefix
             return err_set(err, ST_REJECT,
                            "the account's key holds a character that no key has: set it again with "
                            "usagectl account rotate-key");
-    memcpy(value, prefix, len);
-    memcpy(value + len, key->at, key->len);
+    len = snprintf(value, sizeof(value), "%s%.*s", prefix, (int)key->len, (const char *)key->at);
+    assert(len > 0 && (size_t)len < sizeof(value));
     out->auth.name = name;
-    out->auth.value = secret_copy(value, len + key->len);
+    out->auth.value = secret_copy(value, (size_t)len);
     explicit_bzero(value, sizeof(value));
     return ST_OK;
 }

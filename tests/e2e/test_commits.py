@@ -138,3 +138,22 @@ def _():
         wait_for("the run's sum is the table's rows", lambda: s.last_run()["rows_inserted"] == s.value("SELECT count(*) FROM usage_metrics"), 5)
         s.compare(range(5))
         s.stop_all()
+
+
+@test("a settlement that is too much for Postgres at once is made in smaller parts, and the run ends")
+def _():
+    with stack(sim={"accounts": 40, "density": "SMALL"}) as s:
+        s.start_all(scheduler={"UF_LEASE": "60s"})
+        s.add_accounts(range(40))
+        s.sql("""CREATE FUNCTION too_much() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                     IF (SELECT count(DISTINCT account_id) FROM written) > 3 THEN
+                         RAISE EXCEPTION 'canceling statement due to statement timeout' USING ERRCODE = '57014';
+                     END IF;
+                     RETURN NULL;
+                 END $$""")
+        s.sql("CREATE TRIGGER too_much AFTER INSERT ON account_feeds REFERENCING NEW TABLE AS written FOR EACH STATEMENT "
+              "EXECUTE FUNCTION too_much()")
+        run = s.run()
+        equal(run["accounts_ok"], 40, "accounts that succeeded")
+        s.compare(range(40))
+        matches('"settle.retry"', s.one("scheduler").text(), "the scheduler's log")
