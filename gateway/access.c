@@ -1,5 +1,6 @@
 #include "gateway/access.h"
 
+#include <inttypes.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <stdio.h>
@@ -359,8 +360,8 @@ void login_asked(struct gateway *g, struct request *r)
     session_token(r, session);
     LOG(INFO, "login.done", KV("client", r->address));
     answer_redirect(r, "/",
-                    arena_printf(r->arena, COOKIE "=%s" COOKIE_RULES "; Max-Age=%d%s", session,
-                                 SESSION_S, is_https(r) ? "; Secure" : ""));
+                    arena_printf(r->arena, COOKIE "=%s" COOKIE_RULES "; Max-Age=%" PRId64 "%s",
+                                 session, SESSION_S, is_https(r) ? "; Secure" : ""));
 }
 
 void logout_asked(struct gateway *g, struct request *r)

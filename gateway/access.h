@@ -16,7 +16,7 @@
 struct request;
 struct doors;
 
-#define SESSION_S     (12 * 3600)
+#define SESSION_S     INT64_C(43200)
 #define SESSIONS_MAX  1000
 #define SESSION_CHARS 64
 
@@ -34,8 +34,8 @@ void logout_asked(struct gateway *g, struct request *r);
 
 /* ---- parts, for tests ---- */
 
-/* The word after "Bearer "; null for anything else. */
-struct text bearer_token(struct text authorization);
+/* Of an Authorization header, the word after "Bearer "; null for anything else. */
+struct text bearer_token(struct text t);
 bool key_matches(const struct secret *key, struct text given);
 /* "localhost", 127.x.x.x or [::1], with any port: a page of another site that has its name pointed
  * at this host sends that name. */

@@ -26,7 +26,7 @@ struct query;
 /* Nothing is connected yet. `cfg` is borrowed. */
 void query_pool_open(struct query_pool **out, uv_loop_t *loop, const struct config *cfg);
 /* Queries that run are dropped unheard. The loop must run once more for its handles to end. */
-void query_pool_close(struct query_pool **pool); /* accepts NULL */
+void query_pool_close(struct query_pool **at); /* accepts NULL */
 
 struct statement {
     const char *sql;
@@ -50,6 +50,6 @@ struct query_hears {
 struct query *query_start(struct query_pool *pool, const struct statement *statements, size_t n,
                           const struct query_hears *hears, void *arg);
 void query_pause(struct query *q, bool paused); /* the asker can take no more rows for now */
-void query_drop(struct query **q);              /* nothing more is heard; accepts NULL */
+void query_drop(struct query **at);             /* nothing more is heard; accepts NULL */
 
 #endif

@@ -169,6 +169,7 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **co
 
 /* libmicrohttpd calls with the headers, with each piece of the body, and with the end; and again
  * whenever the connection wakes up without an answer having been given. */
+/* NOLINTNEXTLINE(readability-function-size): libmicrohttpd's eight parameters */
 static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, const char *path,
                                   const char *method, const char *version, const char *upload,
                                   size_t *upload_len, void **context)
@@ -538,7 +539,7 @@ static enum status listen_on(struct server *h, const struct addrinfo *ai, const 
 static enum status listen_open(struct server *h, struct err *err)
 {
     static const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
-    const char *text = h->gateway->cfg->http, *host = NULL, *port = NULL;
+    const char *text = h->gateway->cfg->http, *host = "", *port = "";
     struct arena *a = arena_new();
     struct addrinfo *list = NULL;
     enum status st = server_address(&host, &port, a, text, err);

@@ -24,7 +24,7 @@ struct server;
 /* `g` is borrowed. Listens on cfg->server. ST_FATAL: it can not be listened on (err says why), or
  * it is not loopback and there is no token. */
 enum status server_open(struct server **out, struct gateway *g, struct err *err) CHECKED;
-void server_close(struct server **h); /* accepts NULL */
+void server_close(struct server **at); /* accepts NULL */
 
 /* Each turn of the loop, before it waits: does what there is to do, and sets the alarm for more. */
 void server_turn(struct server *h);
