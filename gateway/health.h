@@ -10,7 +10,7 @@ struct scrape;
 /* What the database says for /readyz and /metrics is kept for some seconds, so that a storm of
  * scrapes is one query. */
 void scrape_open(struct scrape **out, struct gateway *g);
-void scrape_close(struct scrape **s); /* accepts NULL */
+void scrape_close(struct scrape **at); /* accepts NULL */
 
 void healthz_asked(struct gateway *g, struct request *r);
 void readyz_asked(struct gateway *g, struct request *r);

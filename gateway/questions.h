@@ -25,7 +25,7 @@ typedef void question_heard(void *arg, enum status st, const struct json *answer
 enum status questions_open(struct questions **out, uv_loop_t *loop, void *zmq_ctx,
                            const struct config *cfg, struct err *err) CHECKED;
 /* Questions that are open are dropped unheard. */
-void questions_close(struct questions **c); /* accepts NULL */
+void questions_close(struct questions **at); /* accepts NULL */
 
 /* `heard` is called once, never from inside. `request` is copied. */
 void question_ask(struct questions *c, struct text request, question_heard *heard, void *arg);

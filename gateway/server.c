@@ -587,6 +587,7 @@ static void on_alarm(uv_timer_t *timer)
     h->dirty = true;
 }
 
+static void mhd_log(void *cls, const char *fmt, va_list args) PRINTF_LIKE(2, 0);
 static void mhd_log(void *cls, const char *fmt, va_list args)
 {
     char text[300];

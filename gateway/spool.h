@@ -15,7 +15,7 @@
 struct spool;
 
 struct spool *spool_new(void);
-void spool_free(struct spool **s); /* accepts NULL */
+void spool_free(struct spool **at); /* accepts NULL */
 
 void spool_append(struct spool *s, const void *from, size_t len);
 /* Nothing more comes. `good` false: the answer is broken, and its reader must see that. */

@@ -247,7 +247,7 @@ static enum status settle_some(struct scheduler *s, struct err *err)
         end_or_keep(s, s->ended[i]);
     }
     s->n_ended -= n;
-    memmove(s->ended, s->ended + n, s->n_ended * sizeof(s->ended[0]));
+    memmove(s->ended, s->ended + n, s->n_ended * sizeof(struct tracked_job *));
     s->settle_most = s->settle_most < SETTLE_MAX / 2 ? 2 * s->settle_most : SETTLE_MAX;
     return ST_OK;
 }

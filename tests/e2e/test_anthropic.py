@@ -121,6 +121,7 @@ def _():
         s.start_all()
         s.add_accounts(s.sim.anthropic_accounts)
         s.run()
+        s.wait_backfill()
         check(s.value("SELECT count(*) FROM usage_metrics WHERE user_id LIKE '%%@%%'") > 0, "no address in the table")
         s.compare(s.sim.anthropic_accounts)
         s.stop_all()

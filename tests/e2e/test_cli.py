@@ -13,7 +13,7 @@ from runner import shared, test
 
 
 def running():
-    s = Stack(sim={"accounts": 20, "density": "NORMAL"}, env={"UF_BACKFILL": "3d"})
+    s = Stack(sim={"accounts": 20, "anthropic": 1, "density": "NORMAL"}, env={"UF_BACKFILL": "3d"})
     s.start_all()
     s.add_accounts(range(3))
     s.run()
@@ -115,11 +115,13 @@ def _():
     lines = [line.strip().lstrip("$ ") for b in blocks for line in b.replace("\\\n", " ").splitlines()]
     commands = [line for line in lines if re.match(r"(build/bin/|deploy/)?(usagectl)\b", line)]
     check(commands, "README.md shows no usagectl command")
-    with open(os.path.join(s.folder, "acme.key"), "w", encoding="ascii") as f:
-        f.write(s.sim.key(9) + "\n")
+    for name, number in (("acme.key", 9), ("acme-claude.key", 20)):
+        with open(os.path.join(s.folder, name), "w", encoding="ascii") as f:
+            f.write(s.sim.key(number) + "\n")
     for line in commands:
         words = shlex.split(line.split("#")[0].split("|")[0].split(">")[0])[1:]
         if words[:2] == ["account", "add"]:
-            words += ["--base-url", s.sim.base_url]  # it must not reach the provider itself
+            # it must not reach the provider itself
+            words += ["--base-url", s.sim.base_urls[words[words.index("--provider") + 1]]]
         done = s.usagectl(*words, code=None)
         equal(done.code, 0, f"{line}: exit status\n{done.out}{done.err}")

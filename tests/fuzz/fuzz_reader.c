@@ -3,6 +3,7 @@
 #include "common/clock.h"
 #include "common/decimal.h"
 #include "common/providers/provider.h"
+#include "common/providers/reader.h"
 #include "tests/fuzz/fuzz.h"
 
 #define FROM_US (INT64_C(1793923200) * US_PER_S) /* 2026-11-06T00:00:00Z */
@@ -88,20 +89,12 @@ static void check_spans(const struct record_page *p, const struct peek *peek)
     }
 }
 
-/* All feeds of all providers, in their order. */
+/* OpenAI's feeds, then Anthropic's. */
 static const struct feed *feed_nth(size_t n)
 {
-    size_t total = 0;
-
-    for (size_t i = 0; i < n_providers; i++)
-        total += providers[i]->n_feeds;
-    n %= total;
-    for (size_t i = 0; i < n_providers; i++) {
-        if (n < providers[i]->n_feeds)
-            return &providers[i]->feeds[n];
-        n -= providers[i]->n_feeds;
-    }
-    return NULL;
+    n %= openai_provider.n_feeds + anthropic_provider.n_feeds;
+    return n < openai_provider.n_feeds ? &openai_provider.feeds[n]
+                                       : &anthropic_provider.feeds[n - openai_provider.n_feeds];
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
