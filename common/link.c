@@ -13,6 +13,8 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/handshake.h"
+#include "common/keys.h"
 #include "common/log.h"
 #include "common/wire.h"
 
@@ -31,6 +33,18 @@
     (200 * US_PER_MS) /* while nobody is known: a stack that starts should not wait */
 #define REFRESH_US    (2 * US_PER_S)
 #define SWEEP_WAIT_MS 20
+
+/* Connections over TCP: how soon what became of them is looked at, and tried again. */
+#define LISTEN_US     (100 * US_PER_MS) /* while one of them is on its way */
+#define ON_ITS_WAY_US (10 * US_PER_S)
+#define RETRY_US      (200 * US_PER_MS) /* after all keys have failed once, then twice that, … */
+#define RETRY_MAX_US  (2 * US_PER_S)
+#define LOST_US       (35 * US_PER_S) /* longer than libzmq lets a handshake take */
+#define TOLD_US       (INT64_C(3600) * US_PER_S)
+
+#ifndef ZMQ_ZAP_ENFORCE_DOMAIN /* libzmq 4.3 knows it, and its header keeps it for drafts */
+#define ZMQ_ZAP_ENFORCE_DOMAIN 93
+#endif
 
 struct kind_spec {
     const char *name;
@@ -70,6 +84,19 @@ struct peer {
     char address[ADDRESS_MAX];
     void *socket; /* its own with socket_each, else the link's */
     bool seen;    /* by the running refresh */
+
+    /* Over TCP. A connection that works is left alone, whatever the file of keys says meanwhile. */
+    bool tcp;
+    struct handshakes *handshakes; /* of its own socket */
+    bool connected;                /* libzmq was told to, and not told to let go */
+    bool heard;                    /* at least one event named it */
+    bool up, failed;               /* by the newest event */
+    enum handshake_what why;       /* it failed */
+    size_t key, tried;             /* index of the server's key, and how many were tried since */
+    unsigned rounds;               /* in which no key was good */
+    bool told;
+    int64_t since_us; /* it has been trying with this key, or was up */
+    int64_t retry_us;
 };
 
 struct link {
@@ -77,11 +104,15 @@ struct link {
     void *zmq;
     void *socket; /* NULL with socket_each */
     char *instance;
+    size_t ends;                   /* index into link_ends */
+    struct keys *keys;             /* NULL: no encryption */
+    struct handshakes *handshakes; /* of the link's socket, when it goes over TCP */
+    int64_t told_us[N_REFUSALS];
     struct endpoint endpoints[ENDPOINTS_MAX];
     size_t n_endpoints;
     struct peer peers[PEERS_MAX];
     size_t n_peers;
-    int64_t next_refresh_us;
+    int64_t next_refresh_us, next_listen_us;
     uint64_t generation;
 };
 
@@ -97,8 +128,7 @@ static const char *configured(const struct config *cfg, const char *name)
                                           : cfg->control;
 }
 
-static enum status endpoint_parse(struct link *link, const char *text, bool plaintext,
-                                  struct err *err)
+static enum status endpoint_parse(struct link *link, const char *text, struct err *err)
 {
     struct endpoint *e = &link->endpoints[link->n_endpoints];
     const char *colon;
@@ -112,11 +142,6 @@ static enum status endpoint_parse(struct link *link, const char *text, bool plai
         if (!colon || colon == text + 6 || strspn(colon + 1, "0123456789") != strlen(colon + 1) ||
             !colon[1])
             return err_set(err, ST_FATAL, "endpoint '%s': write tcp://HOST:PORT", text);
-        if (!plaintext)
-            return err_set(err, ST_FATAL,
-                           "endpoint '%s' is not encrypted: keep to ipc:// on one machine, or set "
-                           "UF_ALLOW_PLAINTEXT=1 on a network that is yours alone",
-                           text);
         *e = (struct endpoint){.where = xstrdup(text + 6)};
     } else {
         return err_set(err, ST_FATAL, "endpoint '%s': write ipc://FOLDER or tcp://HOST:PORT", text);
@@ -133,11 +158,46 @@ static enum status endpoints_parse(struct link *link, const struct config *cfg, 
 
     for (char *one; st == ST_OK && (one = strsep(&rest, ", "));)
         if (*one)
-            st = endpoint_parse(link, one, cfg->allow_plaintext, err);
+            st = endpoint_parse(link, one, err);
     free(list);
     if (st == ST_OK && link->n_endpoints == 0)
         return err_set(err, ST_FATAL, "the list of endpoints of '%s' is empty", link->spec->name);
     return st;
+}
+
+/* ---- keys ---- */
+
+static const char *first_tcp(const struct link *link)
+{
+    for (size_t i = 0; i < link->n_endpoints; i++)
+        if (!link->endpoints[i].ipc)
+            return link->endpoints[i].where;
+    return NULL;
+}
+
+/* Both settings at once would leave open whether the links are encrypted, so they are refused. */
+static enum status keys_get(struct link *link, const struct config *cfg, struct err *err)
+{
+    const char *tcp = first_tcp(link);
+
+    if (!tcp)
+        return ST_OK;
+    if (cfg->allow_plaintext && cfg->curve_secret.len > 0)
+        return err_set(err, ST_FATAL,
+                       "UF_ALLOW_PLAINTEXT=1 and UF_CURVE_SECRET are both set, and tcp://%s can "
+                       "not be both: unset one",
+                       tcp);
+    if (cfg->allow_plaintext)
+        return ST_OK;
+    if (cfg->curve_secret.len == 0)
+        return err_set(err, ST_FATAL,
+                       "endpoint 'tcp://%s' is not encrypted without UF_CURVE_SECRET and "
+                       "UF_CURVE_KEYS (docs/operations.md, \"Keys of the links\"): set them, keep "
+                       "to ipc:// on one machine, or set UF_ALLOW_PLAINTEXT=1 on a network that is "
+                       "yours alone",
+                       tcp);
+    TRY(keys_open(&link->keys, cfg, err));
+    return keys_check_link(link->keys, link->ends, link->spec->binds, err);
 }
 
 /* ---- sockets ---- */
@@ -184,6 +244,38 @@ static void *socket_new(const struct link *link, struct text routing_id)
         set_int(socket, ZMQ_ROUTER_HANDOVER, 1);
     }
     return socket;
+}
+
+static void set_key(void *socket, int option, const unsigned char key[CURVE_KEY_LEN])
+{
+    int rc = zmq_setsockopt(socket, option, key, CURVE_KEY_LEN);
+
+    (void)rc;
+}
+
+/* What the socket binds or connects next has this security; what it has already keeps its own.
+ * `server_key`: of whom it connects to. */
+static void set_security(const struct link *link, void *socket, bool tcp,
+                         const unsigned char *server_key)
+{
+    const char *domain = link->spec->name;
+
+    if (!link->keys)
+        return;
+    if (!tcp) {
+        set_int(socket, ZMQ_CURVE_SERVER, 0); /* no encryption: so libzmq means it */
+        return;
+    }
+    set_key(socket, ZMQ_CURVE_PUBLICKEY, keys_public(link->keys));
+    set_key(socket, ZMQ_CURVE_SECRETKEY, keys_secret(link->keys));
+    if (!link->spec->binds) {
+        set_key(socket, ZMQ_CURVE_SERVERKEY, server_key);
+        return;
+    }
+    set_int(socket, ZMQ_CURVE_SERVER, 1);
+    (void)zmq_setsockopt(socket, ZMQ_ZAP_DOMAIN, domain, strlen(domain));
+    /* Else libzmq lets everybody in while there is no doorkeeper. */
+    set_int(socket, ZMQ_ZAP_ENFORCE_DOMAIN, 1);
 }
 
 /* ---- binding ---- */
@@ -287,26 +379,241 @@ static enum status bind_ipc(struct link *link, struct endpoint *e, struct err *e
     return ST_OK;
 }
 
-static enum status bind_all(struct link *link, struct err *err)
+static enum status bind_tcp(struct link *link, const struct endpoint *e, struct err *err)
 {
     char address[ADDRESS_MAX];
 
-    for (size_t i = 0; i < link->n_endpoints; i++) {
-        struct endpoint *e = &link->endpoints[i];
-        if (e->ipc) {
-            TRY(bind_ipc(link, e, err));
-            continue;
-        }
-        (void)snprintf(address, sizeof(address), "tcp://%s", e->where);
-        if (zmq_bind(link->socket, address) < 0)
-            return err_set(err, ST_FATAL, "can not listen on %s: %s", address, zmq_strerror(errno));
-    }
+    set_security(link, link->socket, true, NULL);
+    (void)snprintf(address, sizeof(address), "tcp://%s", e->where);
+    if (zmq_bind(link->socket, address) < 0)
+        return err_set(err, ST_FATAL, "can not listen on %s: %s", address, zmq_strerror(errno));
     return ST_OK;
+}
+
+/* Folders first: the name by which the doorkeeper is asked can not be taken back from a socket, and
+ * would have it asked about them, too. */
+static enum status bind_all(struct link *link, struct err *err)
+{
+    if (link->keys)
+        link->handshakes = handshakes_watch(link->zmq, link->socket);
+    for (size_t i = 0; i < link->n_endpoints; i++)
+        if (link->endpoints[i].ipc)
+            TRY(bind_ipc(link, &link->endpoints[i], err));
+    for (size_t i = 0; i < link->n_endpoints; i++)
+        if (!link->endpoints[i].ipc)
+            TRY(bind_tcp(link, &link->endpoints[i], err));
+    return ST_OK;
+}
+
+static void say_turned_away(const struct link *link, enum refusal_label why)
+{
+    const char *name = link->spec->name;
+
+    if (why == REFUSED_NO_CURVE)
+        LOG(WARN, "link.refused", KV("link", name),
+            KV("reason", "somebody connects without encryption: give that process UF_CURVE_SECRET "
+                         "and UF_CURVE_KEYS, and take UF_ALLOW_PLAINTEXT away"));
+    else if (why == REFUSED_WRONG_SERVER_KEY)
+        LOG(INFO, "link.refused", KV("link", name),
+            KV("reason", "somebody asked for another key than that of this process; it is nothing "
+                         "when a client tries the keys of its file in turn"));
+    else
+        LOG(INFO, "link.refused", KV("link", name),
+            KV("reason", "somebody connected and hung up before a key was seen: without "
+                         "encryption, or to see whether the port is open"));
+}
+
+/* The doorkeeper counts whom it refuses; these do not come as far as to it, and libzmq does not
+ * tell from where they are. */
+void link_count_refused(struct link *link, struct pulse *pulse, int64_t mono_us)
+{
+    struct handshake_event event;
+
+    if (!link->spec->binds)
+        return;
+    while (handshakes_next(link->handshakes, &event)) {
+        enum refusal_label why = event.what == HANDSHAKE_NO_CURVE     ? REFUSED_NO_CURVE
+                                 : event.what == HANDSHAKE_UNREADABLE ? REFUSED_WRONG_SERVER_KEY
+                                 : event.what == HANDSHAKE_BROKEN     ? REFUSED_NO_HANDSHAKE
+                                                                      : N_REFUSALS;
+        if (why == N_REFUSALS)
+            continue;
+        pulse_add(pulse, M_LINKS_REFUSED, link->ends, why, 1);
+        if (mono_us < link->told_us[why])
+            continue;
+        link->told_us[why] = mono_us + TOLD_US;
+        say_turned_away(link, why);
+    }
 }
 
 /* ---- connecting ---- */
 
-static void peer_add(struct link *link, const char *address)
+static size_t n_server_keys(const struct link *link)
+{
+    size_t n = 0;
+
+    while (link->keys && keys_of(link->keys, link_ends[link->ends].bind, n))
+        n++;
+    return n;
+}
+
+/* Where to begin: a host is often named after the role that runs on it. */
+static size_t likely_key(const struct link *link, const char *where)
+{
+    const struct listed_key *key;
+
+    for (size_t i = 0;
+         link->keys && (key = keys_of(link->keys, link_ends[link->ends].bind, i)) != NULL; i++)
+        if (strstr(where, stage_name(key->role)))
+            return i;
+    return 0;
+}
+
+static bool peer_connect(struct link *link, struct peer *p, int64_t mono_us)
+{
+    size_t n = n_server_keys(link);
+    const unsigned char *key =
+        n ? keys_of(link->keys, link_ends[link->ends].bind, (p->key + p->tried) % n)->at : NULL;
+
+    if (p->tcp && link->keys && !key)
+        return false; /* the file lost them all; one may come back */
+    set_security(link, p->socket, p->tcp, key);
+    if (zmq_connect(p->socket, p->address) < 0)
+        return false;
+    p->connected = true;
+    p->up = p->failed = false;
+    p->since_us = mono_us;
+    return true;
+}
+
+static void peer_disconnect(struct peer *p)
+{
+    if (p->connected)
+        (void)zmq_disconnect(p->socket, p->address);
+    p->connected = false;
+}
+
+static void peer_say_refused(const struct link *link, const struct peer *p)
+{
+    char own[CURVE_TEXT_LEN + 1] = "";
+    const char *reason =
+        p->why == HANDSHAKE_KEY_REFUSED
+            ? "it does not accept our key: add it to its UF_CURVE_KEYS under our role"
+        : p->why == HANDSHAKE_NO_CURVE
+            ? "one end is encrypted and the other is not: give both UF_CURVE_SECRET, or both "
+              "UF_ALLOW_PLAINTEXT=1"
+        : link->keys ? "it has none of the keys that UF_CURVE_KEYS lists for who listens there, "
+                       "takes no encryption, or is no process of this program: compare both ends"
+                     : "what listens there wants encryption, or is no process of this program";
+
+    if (link->keys)
+        curve_key_print(own, keys_public(link->keys));
+    LOG(WARN, "link.refused", KV("link", link->spec->name), KV("address", p->address),
+        KV("our_key", link->keys ? own : NULL), KV("reason", reason));
+}
+
+/* The next key at once, and after the last one all again in a while. libzmq itself would try this
+ * one again, or after some failures nothing any more. */
+static void peer_failed(struct link *link, struct peer *p, int64_t mono_us)
+{
+    size_t n = n_server_keys(link);
+    int64_t wait_us = 0;
+
+    peer_disconnect(p);
+    p->failed = false;
+    if (p->why != HANDSHAKE_KEY_REFUSED)
+        p->tried++;
+    if (p->why == HANDSHAKE_KEY_REFUSED || n == 0 || p->tried % n == 0) {
+        wait_us = p->rounds < 4 ? RETRY_US << p->rounds : RETRY_MAX_US;
+        p->rounds++;
+    }
+    if (p->rounds >= 2 && !p->told) { /* once may be a process that was just stopping */
+        peer_say_refused(link, p);
+        p->told = true;
+    }
+    p->retry_us = mono_us + wait_us;
+}
+
+static void peer_hear(const struct link *link, struct peer *p, const struct handshake_event *event,
+                      int64_t mono_us)
+{
+    size_t n = n_server_keys(link);
+
+    p->heard = true;
+    switch (event->what) {
+    case HANDSHAKE_DONE:
+        p->up = true;
+        p->failed = p->told = false;
+        p->rounds = 0;
+        p->key = n ? (p->key + p->tried) % n : 0;
+        p->tried = 0;
+        LOG(DEBUG, "link.up", KV("link", link->spec->name), KV("address", p->address));
+        return;
+    case HANDSHAKE_GONE:
+        if (p->up)
+            p->since_us = mono_us;
+        p->up = false;
+        return;
+    case HANDSHAKE_KEY_REFUSED:
+    case HANDSHAKE_NO_CURVE:
+    case HANDSHAKE_UNREADABLE:
+    case HANDSHAKE_BROKEN:
+        p->up = false;
+        p->failed = true;
+        p->why = event->what;
+        return;
+    }
+}
+
+static struct peer *peer_find(struct link *link, const char *address)
+{
+    for (size_t i = 0; i < link->n_peers; i++)
+        if (strcmp(link->peers[i].address, address) == 0)
+            return &link->peers[i];
+    return NULL;
+}
+
+static void hear_all(struct link *link, int64_t mono_us)
+{
+    struct handshake_event event;
+    struct peer *p;
+
+    while (handshakes_next(link->handshakes, &event))
+        if ((p = peer_find(link, event.address)) != NULL)
+            peer_hear(link, p, &event, mono_us);
+    for (size_t i = 0; i < link->n_peers; i++)
+        while (handshakes_next(link->peers[i].handshakes, &event))
+            peer_hear(link, &link->peers[i], &event, mono_us);
+}
+
+/* What became of the connections over TCP: the failed ones are tried again, with another key when
+ * there is one, and so is one of which nothing is heard for long. */
+static void listen_to_peers(struct link *link, int64_t mono_us)
+{
+    bool on_its_way = false;
+
+    hear_all(link, mono_us);
+    if (link->keys)
+        (void)keys_refresh(link->keys);
+    for (size_t i = 0; i < link->n_peers; i++) {
+        struct peer *p = &link->peers[i];
+        if (!p->tcp || p->up)
+            continue;
+        if (p->connected && p->heard && !p->failed && mono_us - p->since_us > LOST_US) {
+            p->failed = true;
+            p->why = HANDSHAKE_BROKEN;
+        }
+        if (p->failed)
+            peer_failed(link, p, mono_us);
+        if (!p->connected && mono_us >= p->retry_us && !peer_connect(link, p, mono_us))
+            p->retry_us = mono_us + RETRY_MAX_US;
+        on_its_way |= mono_us - p->since_us < ON_ITS_WAY_US;
+    }
+    link->next_listen_us = mono_us + (on_its_way ? LISTEN_US : REFRESH_US);
+}
+
+static void peer_add(struct link *link, const struct endpoint *e, const char *address,
+                     int64_t mono_us)
 {
     struct peer *p;
 
@@ -319,17 +626,24 @@ static void peer_add(struct link *link, const char *address)
     if (link->n_peers == PEERS_MAX)
         return;
     p = &link->peers[link->n_peers];
-    *p = (struct peer){.seen = true, .socket = link->socket};
+    *p = (struct peer){
+        .seen = true, .socket = link->socket, .tcp = !e->ipc, .key = likely_key(link, e->where)};
     memcpy(p->address, address, strlen(address) + 1);
-    if (link->spec->socket_each)
+    if (link->spec->socket_each) {
         p->socket = socket_new(link, text_of(link->instance));
-    if (!p->socket || zmq_connect(p->socket, address) < 0) {
+        if (p->socket && p->tcp)
+            p->handshakes = handshakes_watch(link->zmq, p->socket);
+    }
+    if (!p->socket || !peer_connect(link, p, mono_us)) {
         LOG(WARN, "link.refused", KV("link", link->spec->name), KV("address", address),
             KV("error", zmq_strerror(errno)));
+        handshakes_close(&p->handshakes);
         if (link->spec->socket_each && p->socket)
             (void)zmq_close(p->socket);
         return;
     }
+    if (p->tcp)
+        link->next_listen_us = mono_us + LISTEN_US;
     link->n_peers++;
     link->generation++;
     LOG(DEBUG, "link.peer", KV("link", link->spec->name), KV("address", address));
@@ -340,23 +654,26 @@ static void peer_drop(struct link *link, size_t i)
     struct peer *p = &link->peers[i];
 
     LOG(DEBUG, "link.gone", KV("link", link->spec->name), KV("address", p->address));
+    handshakes_close(&p->handshakes);
     if (link->spec->socket_each)
         (void)zmq_close(p->socket);
     else
-        (void)zmq_disconnect(p->socket, p->address);
+        peer_disconnect(p);
     *p = link->peers[--link->n_peers];
     link->generation++;
 }
 
 static void add_if_alive(struct link *link, const char *path)
 {
+    static char nowhere[] = "";
+    static const struct endpoint ipc = {.ipc = true, .where = nowhere};
     char address[ADDRESS_MAX + 8];
 
     if (!socket_alive(path))
         return;
     (void)snprintf(address, sizeof(address), "ipc://%s", path);
     if (strlen(address) < ADDRESS_MAX)
-        peer_add(link, address);
+        peer_add(link, &ipc, address, 0);
 }
 
 static void say_unresolved(struct link *link, struct endpoint *e, const char *why)
@@ -426,12 +743,10 @@ static void lookup_end(struct link *link, struct endpoint *e)
     e->lookup = NULL;
 }
 
-void link_refresh(struct link *link, int64_t mono_us)
+static void look_for_peers(struct link *link, int64_t mono_us)
 {
     bool looking = false;
 
-    if (link->spec->binds || mono_us < link->next_refresh_us)
-        return;
     for (size_t i = 0; i < link->n_peers; i++)
         link->peers[i].seen = false;
     for (size_t i = 0; i < link->n_endpoints; i++) {
@@ -442,7 +757,7 @@ void link_refresh(struct link *link, int64_t mono_us)
         }
         lookup_end(link, e);
         for (size_t k = 0; k < e->n_found; k++)
-            peer_add(link, e->found[k]);
+            peer_add(link, e, e->found[k], mono_us);
         if (!e->lookup)
             lookup_start(e);
         looking |= e->lookup != NULL && e->n_found == 0;
@@ -454,9 +769,22 @@ void link_refresh(struct link *link, int64_t mono_us)
         mono_us + (link->n_peers == 0 || looking ? REFRESH_LONELY_US : REFRESH_US);
 }
 
+void link_refresh(struct link *link, int64_t mono_us)
+{
+    if (link->spec->binds)
+        return;
+    if (mono_us >= link->next_listen_us)
+        listen_to_peers(link, mono_us);
+    if (mono_us >= link->next_refresh_us)
+        look_for_peers(link, mono_us);
+}
+
 int64_t link_deadline_us(const struct link *link)
 {
-    return link->spec->binds ? INT64_MAX : link->next_refresh_us;
+    if (link->spec->binds)
+        return INT64_MAX;
+    return link->next_listen_us < link->next_refresh_us ? link->next_listen_us
+                                                        : link->next_refresh_us;
 }
 
 /* ---- life ---- */
@@ -470,7 +798,10 @@ enum status link_open(struct link **out, void *zmq_ctx, enum link_kind kind,
     link->spec = &kinds[kind];
     link->zmq = zmq_ctx;
     link->instance = xstrdup(cfg->instance);
+    link->ends = link_ends_find(text_of(link->spec->name));
+    link->next_listen_us = INT64_MAX; /* until somebody is connected over TCP */
     TRY(endpoints_parse(link, cfg, err));
+    TRY(keys_get(link, cfg, err));
     if (!link->spec->socket_each) {
         link->socket = socket_new(link, routing_id);
         if (!link->socket)
@@ -479,6 +810,8 @@ enum status link_open(struct link **out, void *zmq_ctx, enum link_kind kind,
     }
     if (link->spec->binds)
         return bind_all(link, err);
+    if (link->socket && first_tcp(link))
+        link->handshakes = handshakes_watch(link->zmq, link->socket);
     link_refresh(link, clock_mono_us());
     return ST_OK;
 }
@@ -489,9 +822,12 @@ void link_close(struct link **link_at)
 
     if (!link)
         return;
-    if (link->spec->socket_each)
-        for (size_t i = 0; i < link->n_peers; i++)
+    for (size_t i = 0; i < link->n_peers; i++) {
+        handshakes_close(&link->peers[i].handshakes);
+        if (link->spec->socket_each)
             (void)zmq_close(link->peers[i].socket);
+    }
+    handshakes_close(&link->handshakes);
     if (link->socket)
         (void)zmq_close(link->socket);
     for (size_t i = 0; i < link->n_endpoints; i++) {
@@ -502,6 +838,7 @@ void link_close(struct link **link_at)
         free(link->endpoints[i].bound_path);
         free(link->endpoints[i].where);
     }
+    keys_close(&link->keys);
     free(link->instance);
     free(link);
     *link_at = NULL;

@@ -4,8 +4,11 @@
  *   ipc://DIR         binds DIR/INSTANCE.sock (folder made, 0700; dead sockets in it are swept);
  *                     connects to every socket in DIR, looked at again every few seconds
  *   tcp://HOST:PORT   binds that address ("*" = all); connects to every address that HOST resolves
- * to, resolved again every few seconds Limits: high-water marks of 64 messages on links that carry
- * pages, 1,000 on others; ZMQ_MAXMSGSIZE. A send never blocks: a full link answers ST_RETRY. */
+ *                     to, resolved again every few seconds
+ * Over tcp:// both ends are encrypted and authenticated (common/keys.h), unless UF_ALLOW_PLAINTEXT
+ * says otherwise; ipc:// is protected by its folder's mode. Limits: high-water marks of 64 messages
+ * on links that carry pages, 1,000 on others; ZMQ_MAXMSGSIZE. A send never blocks: a full link
+ * answers ST_RETRY. */
 #ifndef UF_LINK_H
 #define UF_LINK_H
 
@@ -16,6 +19,7 @@
 
 #include "common/arena.h"
 #include "common/options.h"
+#include "common/pulse.h"
 #include "common/status.h"
 #include "common/text.h"
 
@@ -37,16 +41,22 @@ enum link_kind {
 struct link;
 
 /* `routing_id` (LINK_ACKS_IN: the scheduler_id's 16 bytes; others: null).
- * ST_FATAL: an endpoint that can not be parsed or bound; err names it and says what to do. */
+ * ST_FATAL: an endpoint that can not be parsed or bound, or tcp:// without keys; err names it and
+ * says what to do. */
 enum status link_open(struct link **out, void *zmq_ctx, enum link_kind kind,
                       const struct config *cfg, struct text routing_id, struct err *err) CHECKED;
 void link_close(struct link **link); /* accepts NULL; waits at most 1 s for what is queued */
 
 /* Connecting kinds: looks at folders and host names again when due, connects to the new, drops the
- * gone. Call it when link_deadline_us has come. Never fails: trouble is logged once until it
- * changes. Binding kinds: nothing. */
+ * gone; tries again, with the other keys too, what could not be connected over TCP. Call it when
+ * link_deadline_us has come. Never fails: trouble is logged once until it changes. Binding kinds:
+ * nothing. */
 void link_refresh(struct link *link, int64_t mono_us);
 int64_t link_deadline_us(const struct link *link); /* monotonic; INT64_MAX for binding kinds */
+
+/* Binding kinds: counts in `pulse` who was refused before the doorkeeper (common/zap.h) saw a key.
+ * Call it each second or so; connecting kinds: nothing. */
+void link_count_refused(struct link *link, struct pulse *pulse, int64_t mono_us);
 
 /* The sockets of a link: one, but for LINK_JOBS_IN one a peer, changing with link_refresh. An index
  * is stable until the next link_refresh; `generation` changes when the set does. */

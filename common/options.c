@@ -11,6 +11,7 @@
 
 #include "common/arena.h"
 #include "common/clock.h"
+#include "common/keys.h"
 #include "common/text.h"
 #include "common/version.h"
 
@@ -33,6 +34,7 @@ enum kind {
     KIND_LEVEL,
     KIND_ENCRYPTION_KEY,
     KIND_SECRET,
+    KIND_CURVE_SECRET,
     KIND_DATABASE, /* DATABASE_URL and the Supabase variables: database_find puts them together */
 };
 
@@ -140,8 +142,14 @@ static const struct option options[] = {
      "requests to the scheduler, as JSON"},
     {"UF_PULSE", KIND_ENDPOINTS, STAGE_ALL, "ipc://" RUN_DIR "/pulse", NULL, NULL, AT(pulse), LINKS,
      "what each process says of itself"},
+    {"UF_CURVE_SECRET", KIND_CURVE_SECRET, STAGE_ALL, NULL, NULL, NULL, AT(curve_secret), LINKS,
+     "this process's own secret key for tcp:// endpoints: the 40 characters after \"secret\" that "
+     "\"usagectl keygen --curve\" prints"},
+    {"UF_CURVE_KEYS", KIND_FILE, STAGE_ALL, NULL, NULL, NULL, AT(curve_keys), LINKS,
+     "file of the public keys of all processes for tcp:// endpoints, a line each: ROLE PUBLIC_KEY; "
+     "read again when it changes"},
     {"UF_ALLOW_PLAINTEXT", KIND_SWITCH, STAGE_ALL, "0", NULL, NULL, AT(allow_plaintext), LINKS,
-     "1 = tcp:// endpoints without encryption"},
+     "1 = tcp:// endpoints without encryption and without keys"},
 
     {"UF_HTTP", KIND_TEXT, STAGE_GATEWAY, "127.0.0.1:8080", NULL, NULL, AT(http), HTTP,
      "address of the dashboard and the HTTP interface; other hosts reach it only when "
@@ -168,6 +176,22 @@ static const struct {
 };
 #define N_STAGES (sizeof(stage_names) / sizeof(stage_names[0]))
 
+const char *stage_name(unsigned stage)
+{
+    for (size_t i = 0; i < N_STAGES; i++)
+        if (stage_names[i].bit == stage)
+            return stage_names[i].name;
+    return NULL;
+}
+
+unsigned stage_of_name(struct text name)
+{
+    for (size_t i = 0; i < N_STAGES; i++)
+        if (text_is(name, stage_names[i].name))
+            return stage_names[i].bit;
+    return 0;
+}
+
 /* The texts of settings are needed until the last line of the process; kept where a leak checker
  * sees them. */
 static struct arena *texts(void)
@@ -182,6 +206,7 @@ static struct arena *texts(void)
 static bool is_secret(const struct option *o)
 {
     return o->kind == KIND_ENCRYPTION_KEY || o->kind == KIND_SECRET ||
+           o->kind == KIND_CURVE_SECRET ||
            (o->kind == KIND_DATABASE && strcmp(o->name, "NEXT_PUBLIC_SUPABASE_URL") != 0);
 }
 
@@ -213,6 +238,7 @@ static const char *kind_name(enum kind kind)
         return "level";
     case KIND_ENCRYPTION_KEY:
     case KIND_SECRET:
+    case KIND_CURVE_SECRET:
         return "secret";
     case KIND_DATABASE:
         return "connection";
@@ -401,6 +427,8 @@ static enum status value_set(struct config *cfg, const struct option *o, const c
     case KIND_SECRET:
         *(struct secret *)to = secret_copy(value, strlen(value));
         return ST_OK;
+    case KIND_CURVE_SECRET:
+        return curve_key_parse(to, text_of(value), err);
     case KIND_DATABASE:
         return ST_OK;
     }
@@ -725,6 +753,7 @@ static enum status gateway_check(const struct config *cfg, struct err *err)
 static enum status config_fill(struct config *cfg, unsigned stage, const char *name,
                                struct err *err)
 {
+    cfg->stage = stage;
     TRY(unknown_refuse(err));
     for (size_t i = 0; i < N_OPTIONS; i++)
         TRY(option_load(cfg, &options[i], stage, err));
@@ -763,6 +792,7 @@ void config_wipe(struct config *cfg)
 {
     secret_wipe(&cfg->encryption_key);
     secret_wipe(&cfg->person_key);
+    secret_wipe(&cfg->curve_secret);
     secret_wipe(&cfg->cron_api_key);
     secret_wipe(&cfg->dashboard_token);
 }

@@ -31,6 +31,7 @@ enum stage_mask {
 /* Values a process does not use (by the table's mask) keep their defaults, and secrets it does not
  * use are never read. Texts live as long as the process. */
 struct config {
+    enum stage_mask stage;    /* which process this is: one bit */
     const char *database_url; /* DATABASE_URL, or derived from the Supabase variables; NULL only if
                                  unused */
     const char *schema;       /* UF_SCHEMA */
@@ -61,8 +62,10 @@ struct config {
     int64_t http_connections; /* UF_HTTP_CONNECTIONS */
     int64_t http_database;    /* UF_HTTP_DATABASE: connections to Postgres */
 
-    bool allow_plaintext; /* UF_ALLOW_PLAINTEXT: tcp:// endpoints without encryption */
-    const char *run_dir;  /* UF_RUN_DIR */
+    struct secret curve_secret; /* UF_CURVE_SECRET, decoded; empty: none */
+    const char *curve_keys;     /* UF_CURVE_KEYS: file of everybody's public keys; NULL: none */
+    bool allow_plaintext;       /* UF_ALLOW_PLAINTEXT: tcp:// endpoints without encryption */
+    const char *run_dir;        /* UF_RUN_DIR */
     const char *jobs;  /* UF_JOBS ... UF_CONTROL: endpoint lists; default ipc://$UF_RUN_DIR/NAME */
     const char *pages; /* UF_PAGES */
     const char *records;  /* UF_RECORDS */
@@ -97,6 +100,10 @@ void config_write_markdown(FILE *out);
 /* DATABASE_URL without its password, for messages ("postgresql://uf@db.example/usage"). Static
  * storage is not used: the text lives in `a`. */
 const char *database_url_redacted(struct arena *a, const char *url);
+
+/* "scheduler"; NULL for what is not one bit of enum stage_mask. And back: 0 for an unknown name. */
+const char *stage_name(unsigned stage);
+unsigned stage_of_name(struct text name);
 
 /* The closest of `words` (n of them) to a mistyped `word`, or NULL when none is near: for "did you
  * mean". */

@@ -13,6 +13,9 @@
 /* ---- what is counted ---- */
 
 static const char *const level_values[] = {"warn", "error"};
+static const char *const link_values[] = {"jobs", "pages", "records", "acks", "control", "pulse"};
+static const char *const refusal_values[N_REFUSALS] = {
+    "unknown_key", "wrong_role", "wrong_server_key", "no_curve", "no_handshake"};
 static const char *const settled_values[] = {"done", "lost"};
 static const char *const run_values[] = {"scheduled", "manual", "inject"};
 static const char *const fate_values[] = {"committed", "dead", "fenced"};
@@ -54,6 +57,15 @@ const struct metric_spec metrics[N_METRICS] = {
                      EACH,
                      {LABEL("level", level_values)},
                      "Lines of this level in the process's log."},
+    [M_LINKS_REFUSED] = {"links_refused_total",
+                         METRIC_COUNTER,
+                         EACH,
+                         {LABEL("link", link_values), LABEL("reason", refusal_values)},
+                         "Connections over TCP that were not let in. unknown_key: not in "
+                         "UF_CURVE_KEYS; wrong_role: a key of a role that has no business on this "
+                         "link; wrong_server_key: it asked for somebody with another key (a client "
+                         "that tries the keys of its file does, too); no_curve: not encrypted; "
+                         "no_handshake: it hung up before that was known."},
 
     [M_ACCOUNTS_DUE] = {"accounts_due",
                         METRIC_GAUGE,

@@ -26,6 +26,7 @@
 
 enum metric {
     M_LOG_LINES, /* every stage */
+    M_LINKS_REFUSED,
 
     M_ACCOUNTS_DUE, /* scheduler */
     M_ACCOUNTS_CLAIMED,
@@ -96,6 +97,14 @@ extern const int64_t pulse_bounds_us[PULSE_BOUNDS];
 
 /* Values of labels, as the second word of pulse_add. */
 enum log_label { LOG_LABEL_WARN, LOG_LABEL_ERROR };
+enum refusal_label { /* links_refused_total; its link is an index of link_ends (common/keys.h) */
+                     REFUSED_UNKNOWN_KEY,
+                     REFUSED_WRONG_ROLE,
+                     REFUSED_WRONG_SERVER_KEY,
+                     REFUSED_NO_CURVE,
+                     REFUSED_NO_HANDSHAKE,
+                     N_REFUSALS,
+};
 enum settled_label { SETTLED_DONE, SETTLED_LOST };
 enum run_label { RUN_SCHEDULED, RUN_MANUAL, RUN_INJECT };
 enum fate_label { FATE_COMMITTED, FATE_DEAD, FATE_FENCED }; /* as enum page_fate */

@@ -16,6 +16,7 @@
 #include "common/arena.h"
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/zap.h"
 
 #define WATCHES_MAX 8
 #define POLL_MAX    300 /* more than the peers of a link */
@@ -27,6 +28,7 @@ struct watch {
 
 struct stage {
     void *zmq;
+    struct zap *zap; /* NULL: no keys, so no links over TCP but plain ones */
     struct watch watches[WATCHES_MAX];
     size_t n_watches;
 
@@ -87,7 +89,7 @@ enum status stage_open(struct stage **out, const char *name, const struct config
     stage->zmq = zmq_ctx_new();
     if (!stage->zmq)
         return err_set(err, ST_RETRY, "no ZeroMQ context: %s", zmq_strerror(errno));
-    return ST_OK;
+    return cfg->curve_secret.len > 0 ? zap_open(&stage->zap, stage->zmq, cfg, err) : ST_OK;
 }
 
 /* ---- pulse ---- */
@@ -131,8 +133,13 @@ static void publish(struct stage *stage, int64_t mono_us, bool leaving)
 
 void stage_beat(struct stage *stage, int64_t mono_us)
 {
+    if (stage->zap)
+        zap_serve(stage->zap, stage->pulse);
     if (!stage->pulse || mono_us < stage->beat_at_us)
         return;
+    link_count_refused(stage->pulse_link, stage->pulse, mono_us);
+    for (size_t i = 0; i < stage->n_watches; i++)
+        link_count_refused(stage->watches[i].link, stage->pulse, mono_us);
     publish(stage, mono_us, false);
     stage->beat_at_us = mono_us + PULSE_EVERY_US;
 }
@@ -146,6 +153,7 @@ void stage_close(struct stage **stage)
     link_close(&(*stage)->pulse_link);
     pulse_free(&(*stage)->pulse);
     arena_free(&(*stage)->pulse_arena);
+    zap_close(&(*stage)->zap);
     if ((*stage)->zmq)
         zmq_ctx_term((*stage)->zmq);
     free(*stage);
@@ -202,6 +210,8 @@ static size_t poll_items(const struct stage *stage, zmq_pollitem_t items[POLL_MA
     size_t n = 0;
 
     items[n++] = (zmq_pollitem_t){.fd = wake_fd, .events = ZMQ_POLLIN};
+    if (stage->zap)
+        items[n++] = (zmq_pollitem_t){.socket = zap_socket(stage->zap), .events = ZMQ_POLLIN};
     for (size_t i = 0; i < stage->n_watches; i++) {
         const struct watch *w = &stage->watches[i];
         if (w->paused)

@@ -20,7 +20,8 @@
 
 struct stage;
 
-/* Installs signals, opens the log, makes the ZeroMQ context. */
+/* Installs signals, opens the log, makes the ZeroMQ context, and with keys (common/keys.h) the
+ * doorkeeper of its links. */
 enum status stage_open(struct stage **out, const char *name, const struct config *cfg,
                        struct err *err) CHECKED;
 void stage_close(struct stage **stage); /* ends the context: close the links first; accepts NULL */
@@ -32,7 +33,8 @@ void *stage_zmq(const struct stage *stage);
 enum status stage_pulse_open(struct stage *stage, enum stage_mask kind, const struct config *cfg,
                              struct err *err) CHECKED;
 struct pulse *stage_pulse(const struct stage *stage); /* NULL before: it takes no counts */
-/* Publishes when a second has passed: for loops that are not ours, and waits that take long. */
+/* Lets in whoever knocks over TCP, and publishes when a second has passed: for loops that are not
+ * ours, and waits that take long. */
 void stage_beat(struct stage *stage, int64_t mono_us);
 
 /* A link whose sockets wake stage_wait when a message is there. `links` stay the caller's. */
