@@ -26,6 +26,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -84,6 +85,15 @@ def wait_for(what, ask, seconds=30, every=0.05):
         if time.monotonic() > end:
             raise Failed(f"{what}: not within {seconds} s")
         time.sleep(every)
+
+
+def free_endpoints(n):
+    """TCP endpoints on loopback whose ports nobody has now."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(n)]
+    endpoints = [f"tcp://127.0.0.1:{one.getsockname()[1]}" for one in sockets]
+    for one in sockets:
+        one.close()
+    return endpoints
 
 
 # ---- processes ----

@@ -27,9 +27,9 @@ def shared(make):
 
 
 @contextlib.contextmanager
-def stack(**settings):
+def stack(make=Stack, **settings):
     """A stack for one test alone."""
-    s = Stack(**settings)
+    s = make(**settings)
     _shared[id(s)] = s
     try:
         yield s

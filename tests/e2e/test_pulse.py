@@ -8,7 +8,6 @@ import pty
 import re
 import select
 import signal
-import socket
 import struct
 import termios
 import time
@@ -16,7 +15,7 @@ import time
 import msgpack
 import zmq
 
-from harness import BIN, Stack, check, equal, matches, wait_for
+from harness import BIN, Stack, check, equal, free_endpoints, matches, wait_for
 from runner import shared, stack, test
 
 ACCOUNTS = 12
@@ -196,14 +195,6 @@ def _():
         s.postgres.start()
         wait_for("Postgres back", lambda: "POSTGRES IS AWAY" not in s.usagectl("top").out)
         s.stop_all()
-
-
-def free_endpoints(n):
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(n)]
-    endpoints = [f"tcp://127.0.0.1:{one.getsockname()[1]}" for one in sockets]
-    for one in sockets:
-        one.close()
-    return endpoints
 
 
 @test("pulse: over TCP every instance of a scaled stage is heard, and a listener that hangs delays nobody")
