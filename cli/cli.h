@@ -139,6 +139,7 @@ COMMAND(cmd_pause);
 COMMAND(cmd_resume);
 COMMAND(cmd_status);
 COMMAND(cmd_top);
+COMMAND(cmd_alive);
 COMMAND(cmd_usage);
 COMMAND(cmd_cost);
 COMMAND(cmd_summary);

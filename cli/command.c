@@ -63,6 +63,10 @@ static const char top_details[] =
     "Listens to the processes themselves (UF_PULSE), so it needs neither the database nor a "
     "gateway.\n"
     "On a terminal it is drawn anew each second until Ctrl-C; else one picture is printed.\n";
+static const char alive_details[] =
+    "0 as soon as a process is heard at UF_PULSE, 1 if none is within 4 seconds. For health "
+    "checks:\n"
+    "run beside a process, with its settings, it hears that one. A gateway is asked /healthz.\n";
 static const char by_details[] =
     "Group by any of: day hour month account provider feed project user key model line_item tier\n"
     "batch. Default: usage by feed,model; cost by month,account. Figures that a provider gives by\n"
@@ -167,6 +171,8 @@ const struct command commands[] = {
     {"resume", "", "go on after pause", NULL, NONE, 0, 0, 0, cmd_resume},
     {"status", "", "scheduler, fetchers, last run, accounts", NULL, NONE, 0, 0, 0, cmd_status},
     {"top", "", "what every process does now, live", top_details, NONE, 0, 0, 0, cmd_top},
+    {"alive", "", "is the process beside it at work? for health checks", alive_details, NONE, 0, 0,
+     0, cmd_alive},
     {"usage",
      "[--by D,...] [--since T] [--until T] [--tz Z] [--account A] [--format F]",
      "tokens, requests and quantities, summed",

@@ -157,11 +157,14 @@ static enum status endpoints_parse(struct link *link, const struct config *cfg, 
     enum status st = ST_OK;
 
     for (char *one; st == ST_OK && (one = strsep(&rest, ", "));)
-        if (*one)
+        if (*one && (link->spec->binds || strncmp(one, "tcp://*:", 8) != 0))
             st = endpoint_parse(link, one, err);
     free(list);
     if (st == ST_OK && link->n_endpoints == 0)
-        return err_set(err, ST_FATAL, "the list of endpoints of '%s' is empty", link->spec->name);
+        return err_set(err, ST_FATAL, "the list of endpoints of '%s' is empty%s", link->spec->name,
+                       strchr(configured(cfg, link->spec->name), '*')
+                           ? ": tcp://*:PORT is for who listens, nobody connects to it"
+                           : "");
     return st;
 }
 

@@ -4,7 +4,9 @@
  *   ipc://DIR         binds DIR/INSTANCE.sock (folder made, 0700; dead sockets in it are swept);
  *                     connects to every socket in DIR, looked at again every few seconds
  *   tcp://HOST:PORT   binds that address ("*" = all); connects to every address that HOST resolves
- *                     to, resolved again every few seconds
+ *                     to, resolved again every few seconds, and nowhere when HOST is "*": a stage
+ *                     and usagectl beside it may share a list of an ipc folder and such an address
+ *
  * Over tcp:// both ends are encrypted and authenticated (common/keys.h), unless UF_ALLOW_PLAINTEXT
  * says otherwise; ipc:// is protected by its folder's mode. Limits: high-water marks of 64 messages
  * on links that carry pages, 1,000 on others; ZMQ_MAXMSGSIZE. A send never blocks: a full link

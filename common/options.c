@@ -24,6 +24,7 @@ enum kind {
     KIND_FILE,
     KIND_IDENTIFIER,
     KIND_INSTANCE,
+    KIND_HOSTS,
     KIND_ENDPOINTS,
     KIND_NUMBER,
     KIND_SIZE,
@@ -113,8 +114,10 @@ static const struct option options[] = {
      AT(request_timeout_s), FETCHING, "one HTTP request, from connecting to the last byte"},
     {"UF_MAX_BODY", KIND_SIZE, STAGE_FETCHER | STAGE_CLI, "16MiB", "1KiB", "64MiB", AT(max_body),
      FETCHING, "largest answer taken, after decompression"},
-    {"UF_ALLOW_HTTP", KIND_SWITCH, STAGE_FETCHER | STAGE_CLI, "0", NULL, NULL, AT(allow_http),
-     FETCHING, "1 = plain http:// to other hosts than this one; keys then travel unencrypted"},
+    {"UF_ALLOW_HTTP", KIND_HOSTS, STAGE_FETCHER | STAGE_CLI, "0", NULL, NULL, AT(allow_http),
+     FETCHING,
+     "hosts, with commas between, that plain http:// may go to beside this one; 1 = any; keys then "
+     "travel unencrypted"},
     {"UF_CA_FILE", KIND_FILE, STAGE_FETCHER | STAGE_CLI, NULL, NULL, NULL, AT(ca_file), FETCHING,
      "PEM file of certificates to trust beside the system's"},
     {"UF_FETCHERS", KIND_NUMBER, 0, "2", "1", "1000", NOWHERE, FETCHING,
@@ -218,6 +221,8 @@ static const char *kind_name(enum kind kind)
         return "text";
     case KIND_FILE:
         return "file";
+    case KIND_HOSTS:
+        return "0, 1 or hosts";
     case KIND_IDENTIFIER:
         return "lower-case SQL name";
     case KIND_ENDPOINTS:
@@ -358,6 +363,9 @@ static enum status text_check(enum kind kind, const char *value, struct err *err
         (!only_of(value, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-") ||
          strlen(value) > 64))
         return err_set(err, ST_FATAL, "write letters, digits and '-', at most 64");
+    if (kind == KIND_HOSTS &&
+        !only_of(value, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:[],"))
+        return err_set(err, ST_FATAL, "write 0, 1, or host names with commas between");
     if (kind == KIND_FILE && access(value, R_OK) != 0)
         return err_set(err, ST_FATAL, "can not read this file: %s", strerror(errno));
     return ST_OK;
@@ -406,6 +414,7 @@ static enum status value_set(struct config *cfg, const struct option *o, const c
     case KIND_FILE:
     case KIND_IDENTIFIER:
     case KIND_INSTANCE:
+    case KIND_HOSTS:
         TRY(text_check(o->kind, value, err));
         *(const char **)to = arena_copy(texts(), value, strlen(value));
         return ST_OK;

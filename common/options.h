@@ -52,7 +52,7 @@ struct config {
     int64_t request_timeout_s; /* UF_REQUEST_TIMEOUT: one HTTP request, from connect to last byte */
     int64_t page_cap;          /* UF_PAGE_CAP: pages of one feed in one job */
     int64_t max_body;          /* UF_MAX_BODY: bytes of one answer after decompression */
-    bool allow_http;           /* UF_ALLOW_HTTP: plain http:// to other than loopback */
+    const char *allow_http;    /* UF_ALLOW_HTTP: "0", "1" or hosts: plain http:// beyond loopback */
     const char *ca_file; /* UF_CA_FILE: certificates to trust beside the system's; NULL = none */
     int64_t batch_rows;  /* UF_BATCH_ROWS */
     int64_t batch_bytes; /* UF_BATCH_BYTES */

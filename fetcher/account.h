@@ -29,7 +29,7 @@ struct account;
 struct account_rules {
     struct sealer *sealer;                                /* borrowed, for account_open only */
     const struct provider *(*find)(struct text provider); /* provider_find */
-    bool allow_http;
+    const char *allow_http;
     uint64_t seed; /* of the jitter */
 };
 

@@ -53,7 +53,7 @@ struct fetcher {
     uint64_t random;
     int64_t now_us, refresh_us;
     size_t in_flight;
-    bool allow_http;
+    const char *allow_http;
     const char *instance;
 
     struct slot *slots;

@@ -688,7 +688,7 @@ static struct sealer *sealer_of(char digit)
 
 static bool run_case(const struct fetch_case *c, struct sealer *seals, struct sealer *opens)
 {
-    const struct account_rules rules = {opens, find_tiny, false, 7};
+    const struct account_rules rules = {opens, find_tiny, "0", 7};
     struct telling t = {.c = c, .arena = arena_new(), .answers = c->answers ? c->answers : ""};
     struct err err = {0};
     bool same;

@@ -311,6 +311,22 @@ static const struct {
      true, "more than 32 endpoints"},
 };
 
+/* A process and usagectl beside it have one environment. */
+static void nobody_connects_to_a_star(void **state)
+{
+    const struct config both = {.control = "ipc:///tmp/uf-link-none,tcp://*:5555", .instance = "i"};
+    const struct config star = {.control = "tcp://*:5555", .instance = "i"};
+    struct link *link = NULL;
+    struct err err = {0};
+
+    (void)state;
+    assert_int_equal(link_open(&link, ctx, LINK_CONTROL_OUT, &both, TEXT_NULL, &err), ST_OK);
+    link_close(&link); /* without a key, and without UF_ALLOW_PLAINTEXT */
+    assert_int_equal(link_open(&link, ctx, LINK_CONTROL_OUT, &star, TEXT_NULL, &err), ST_FATAL);
+    assert_true(has_words("star alone", err.text, "nobody connects to it"));
+    link_close(&link);
+}
+
 static void refusals(void **state)
 {
     bool good = true;
@@ -615,13 +631,21 @@ static void who_filled_a_link_may_die(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(two_binders_share),           TEST(in_any_order),
-        TEST(the_dead_are_swept),          TEST(sockets_come_and_go),
-        TEST(several_folders_in_one_list), TEST(refusals),
-        TEST(an_instance_runs_once),       TEST(a_host_name_is_every_address),
-        TEST(a_router_knows_its_peers),    TEST(a_message_of_too_many_frames_is_dropped_whole),
-        TEST(a_full_link_says_so),         TEST(bodies_that_never_leave_are_freed_once),
-        TEST(acks_follow_the_scheduler),   TEST(who_filled_a_link_may_die),
+        TEST(two_binders_share),
+        TEST(in_any_order),
+        TEST(the_dead_are_swept),
+        TEST(sockets_come_and_go),
+        TEST(several_folders_in_one_list),
+        TEST(refusals),
+        TEST(nobody_connects_to_a_star),
+        TEST(an_instance_runs_once),
+        TEST(a_host_name_is_every_address),
+        TEST(a_router_knows_its_peers),
+        TEST(a_message_of_too_many_frames_is_dropped_whole),
+        TEST(a_full_link_says_so),
+        TEST(bodies_that_never_leave_are_freed_once),
+        TEST(acks_follow_the_scheduler),
+        TEST(who_filled_a_link_may_die),
     };
 
     log_open("test", LOG_ERROR);

@@ -138,7 +138,7 @@ static void defaults(void **state)
     assert_int_equal(cfg.batch_bytes, 8 << 20);
     assert_int_equal(cfg.batch_ms, 250);
     assert_int_equal(cfg.log_level, LOG_INFO);
-    assert_false(cfg.allow_http);
+    assert_string_equal(cfg.allow_http, "0");
     assert_false(cfg.allow_plaintext);
     assert_null(cfg.ca_file);
     assert_int_equal(cfg.encryption_key.len, 0);
@@ -167,7 +167,7 @@ static void given_values(void **state)
                 "UF_LEASE=20s\nUF_CA_FILE=/dev/null");
     assert_int_equal(config_load_env(&cfg, STAGE_FETCHER, "fetcher", &err), ST_OK);
     assert_int_equal(cfg.max_body, 512 << 10);
-    assert_true(cfg.allow_http);
+    assert_string_equal(cfg.allow_http, "1");
     assert_int_equal(cfg.log_level, LOG_DEBUG);
     assert_string_equal(cfg.instance, "fetcher-7");
     assert_int_equal(cfg.request_timeout_s, 90);

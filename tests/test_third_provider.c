@@ -275,7 +275,7 @@ static struct text encode_job(struct arena *a, size_t i, struct sealer *sealer)
 
 static bool run_case(size_t i, struct sealer *sealer)
 {
-    const struct account_rules rules = {sealer, find_acme, false, 7};
+    const struct account_rules rules = {sealer, find_acme, "0", 7};
     struct telling t = {.arena = arena_new(),
                         .feed = feed_find(&acme_provider, text_of(cases[i].feed))};
     int64_t mono_us = US_PER_S;

@@ -25,7 +25,7 @@ enum status url_begin(struct buf *url, const struct credential *who, const struc
                       struct err *err)
 {
     /* plain http is the caller's to judge */
-    const char *why = base_url_refused(url->arena, who->base_url, true);
+    const char *why = base_url_refused(url->arena, who->base_url, "1");
     size_t len = strlen(who->base_url);
 
     if (why)

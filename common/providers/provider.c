@@ -92,7 +92,20 @@ static bool port_is_valid(const char *port, size_t len)
     return number >= 1 && number <= 65535;
 }
 
-const char *base_url_refused(struct arena *a, const char *url, bool allow_http)
+static bool plain_allowed(const char *allow_http, const char *host, size_t host_len)
+{
+    if (strcmp(allow_http, "1") == 0)
+        return true;
+    for (const char *name = allow_http; *name;) {
+        size_t len = strcspn(name, ",");
+        if (len == host_len && strncasecmp(name, host, len) == 0)
+            return true;
+        name += len + (name[len] == ',');
+    }
+    return false;
+}
+
+const char *base_url_refused(struct arena *a, const char *url, const char *allow_http)
 {
     const char *host, *host_end;
     size_t authority_len, host_len;
@@ -123,10 +136,10 @@ const char *base_url_refused(struct arena *a, const char *url, bool allow_http)
                             url);
     if (!port_is_valid(host + host_len, authority_len - host_len))
         return arena_printf(a, "the base URL \"%.100s\" has a port that is not 1 to 65535", url);
-    if (plain && !allow_http && !is_loopback(host, host_len))
+    if (plain && !is_loopback(host, host_len) && !plain_allowed(allow_http, host, host_len))
         return arena_printf(a,
                             "the key would travel unencrypted: write https://%.200s, or set "
-                            "UF_ALLOW_HTTP=1 if this network is yours alone",
-                            host);
+                            "UF_ALLOW_HTTP=%.*s if this network is yours alone",
+                            host, (int)host_len, host);
     return NULL;
 }

@@ -193,8 +193,9 @@ const struct provider *provider_find(struct text name); /* NULL: unknown */
 const struct feed *feed_find(const struct provider *p, struct text name);
 /* The width that the feed uses under UF_BUCKET. */
 const struct width *feed_width(const struct feed *f, int64_t bucket_s);
-/* Whether a base URL may be used: https, or http to loopback, or http with `allow_http`; no user,
- * query or fragment. NULL: yes; else why not and what to write instead, in `a`. */
-const char *base_url_refused(struct arena *a, const char *url, bool allow_http);
+/* Whether a base URL may be used: https, or http to loopback, or http to a host that `allow_http`
+ * (UF_ALLOW_HTTP: "0", "1" for any, or names with commas between) has; no user, query or fragment.
+ * NULL: yes; else why not and what to write instead, in `a`. */
+const char *base_url_refused(struct arena *a, const char *url, const char *allow_http);
 
 #endif

@@ -412,6 +412,8 @@ class Stack:
 
     # -- accounts and cycles: simulator account N is named sim-00000N --
 
+    NAME_SQL = "'sim-' || lpad(w.account, 6, '0')"  # of a row of the ledger
+
     @staticmethod
     def names(accounts):
         return [f"sim-{n:06d}" for n in accounts]
@@ -502,7 +504,7 @@ class Stack:
             c.execute("CREATE TEMP TABLE ledger (account text, feed text, bucket_start bigint, bucket_seconds text, "
                       + ", ".join(name + " text" for name in self.COLUMNS) + ", provider text)")
             c.copy_expert("COPY ledger FROM STDIN (FORMAT csv, HEADER)", io.BytesIO(want))
-            c.execute("CREATE TEMP VIEW want AS SELECT 'sim-' || lpad(w.account, 6, '0') AS account, w.provider, "
+            c.execute(f"CREATE TEMP VIEW want AS SELECT {self.NAME_SQL} AS account, w.provider, "
                       f"w.feed, w.bucket_start, w.bucket_seconds, {want_columns} FROM ledger w")
             c.execute("CREATE TEMP TABLE got AS SELECT a.name AS account, m.provider, m.feed, "
                       "extract(epoch FROM m.bucket_start)::bigint AS bucket_start, "

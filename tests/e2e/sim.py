@@ -19,6 +19,7 @@ class Sim:
         """`accounts` of OpenAI, then `anthropic` of Anthropic, numbered from `accounts` on."""
         self.openai_accounts = range(accounts)
         self.anthropic_accounts = range(accounts, accounts + anthropic)
+        self.host = "127.0.0.1"
         self.start_now = int(now or time.time())
         self.settle_s = settle
         port_file = os.path.join(folder, "sim.port")
@@ -42,7 +43,7 @@ class Sim:
             self.options(**options)
 
     def _ask(self, method, path, body=None, **query):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=60)
         try:
             if query:
                 path += "?" + urllib.parse.urlencode({k: v for k, v in query.items() if v is not None})

@@ -217,3 +217,20 @@ def _():
         s.stop_all()
         hung.close(0)
         context.term()
+
+
+@test("pulse: usagectl alive hears the process beside it, not one that hangs, and needs no key for that")
+def _():
+    with stack() as s:
+        env = {"UF_PULSE": f"ipc://{s.folder}/run/pulse,tcp://*:{free_endpoints(1)[0].rsplit(':', 1)[1]}"}
+        normalizer = s.start("normalizer", UF_ALLOW_PLAINTEXT="1", **env)
+        s.wait_ready(normalizer)
+        began = time.monotonic()
+        equal(s.usagectl("alive", env=env).out, "alive\n", "beside a process at work")
+        check(time.monotonic() - began < 3, "usagectl alive waits longer than a pulse takes")
+        normalizer.pause()
+        time.sleep(0.2)
+        equal(s.usagectl("alive", env=env, code=1).out, "nothing is heard\n", "beside one that hangs")
+        normalizer.resume()
+        equal(s.usagectl("alive", env=env).out, "alive\n", "when it goes on")
+        s.stop_all()

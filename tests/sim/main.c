@@ -5,7 +5,7 @@
  *
  * Promise: what it serves under /organization/... and /v1/organizations/... and what it lists under
  * /_sim/ledger are the same figures, and both depend on the seed, the clock and what the tests
- * ordered, on nothing else. Loopback only; one thread. Options: uf-sim --help.  Exit: 0 asked to
+ * ordered, on nothing else. One thread. Options: uf-sim --help.  Exit: 0 asked to
  * stop, 1 can not start, 2 wrong use. */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -407,15 +407,18 @@ static void on_connection(void *ctx, struct MHD_Connection *connection, void **s
 
 /* --- start and end --- */
 
+#define OPTION_HELP 256 /* no letter */
+
 struct setup {
     int64_t port, accounts, anthropic, seed, now, days, settle;
-    const char *port_file;
+    const char *port_file, *host;
     bool real, small;
 };
 
 static const char usage[] =
     "usage: uf-sim [options]\n"
-    "  --port N             listen on 127.0.0.1:N (0, the default: any free port)\n"
+    "  --port N             listen on this port (0, the default: any free one)\n"
+    "  --host ADDRESS       and on this IPv4 address (127.0.0.1)\n"
     "  --port-file FILE     write the port there once listening\n"
     "  --accounts N         number of accounts, 1 to 10000000 (10)\n"
     "  --anthropic N        so many more, numbered after those, are Anthropic's (0)\n"
@@ -456,6 +459,9 @@ static bool parse_option(struct setup *s, int c)
     switch (c) {
     case 'p':
         return number(optarg, 0, 65535, &s->port);
+    case 'h':
+        s->host = optarg;
+        return true;
     case 'f':
         s->port_file = optarg;
         return true;
@@ -484,17 +490,24 @@ static bool parse_option(struct setup *s, int c)
 static bool parse_options(struct setup *s, int argc, char **argv)
 {
     static const struct option options[] = {
-        {"port", required_argument, NULL, 'p'},     {"port-file", required_argument, NULL, 'f'},
-        {"accounts", required_argument, NULL, 'a'}, {"anthropic", required_argument, NULL, 'b'},
-        {"seed", required_argument, NULL, 's'},     {"now", required_argument, NULL, 'n'},
-        {"days", required_argument, NULL, 'd'},     {"tick", required_argument, NULL, 't'},
-        {"density", required_argument, NULL, 'y'},  {"settle", required_argument, NULL, 'l'},
-        {"help", no_argument, NULL, 'h'},           {NULL, 0, NULL, 0},
+        {"port", required_argument, NULL, 'p'},
+        {"port-file", required_argument, NULL, 'f'},
+        {"accounts", required_argument, NULL, 'a'},
+        {"anthropic", required_argument, NULL, 'b'},
+        {"seed", required_argument, NULL, 's'},
+        {"now", required_argument, NULL, 'n'},
+        {"days", required_argument, NULL, 'd'},
+        {"tick", required_argument, NULL, 't'},
+        {"density", required_argument, NULL, 'y'},
+        {"settle", required_argument, NULL, 'l'},
+        {"host", required_argument, NULL, 'h'},
+        {"help", no_argument, NULL, OPTION_HELP},
+        {NULL, 0, NULL, 0},
     };
     int c;
 
     while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
-        if (c == 'h') {
+        if (c == OPTION_HELP) {
             (void)fputs(usage, stdout);
             exit(0);
         }
@@ -525,11 +538,14 @@ static struct sim *sim_open(const struct setup *setup)
     return s;
 }
 
-static bool listen_on(struct sim *s, int64_t port)
+static bool listen_on(struct sim *s, const char *host, int64_t port)
 {
     struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
 
-    at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    if (inet_pton(AF_INET, host, &at.sin_addr) != 1) {
+        (void)fprintf(stderr, "uf-sim: '%s' is not an IPv4 address\n", host);
+        return false;
+    }
     s->daemon = MHD_start_daemon(
         MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_SUPPRESS_DATE_NO_CLOCK, (uint16_t)port,
         NULL, NULL, on_request, s, MHD_OPTION_SOCK_ADDR, (struct sockaddr *)&at,
@@ -537,7 +553,7 @@ static bool listen_on(struct sim *s, int64_t port)
         MHD_OPTION_NOTIFY_CONNECTION, on_connection, s, MHD_OPTION_CONNECTION_LIMIT, 16000U,
         MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)64 * 1024, MHD_OPTION_END);
     if (!s->daemon)
-        (void)fprintf(stderr, "uf-sim: can not listen on 127.0.0.1:%" PRId64 ": %s\n", port,
+        (void)fprintf(stderr, "uf-sim: can not listen on %s:%" PRId64 ": %s\n", host, port,
                       strerror(errno));
     return s->daemon;
 }
@@ -560,7 +576,8 @@ static bool announce(const struct sim *s, const struct setup *setup)
             return false;
         }
     }
-    (void)printf("uf-sim: http://127.0.0.1:%u, %" PRId64 " accounts, ", port, setup->accounts);
+    (void)printf("uf-sim: http://%s:%u, %" PRId64 " accounts, ", setup->host, port,
+                 setup->accounts);
     if (setup->anthropic)
         (void)printf("%" PRId64 " of Anthropic, ", setup->anthropic);
     (void)printf("seed %" PRId64 ", now %" PRId64 "\n", setup->seed, setup->now);
@@ -628,7 +645,8 @@ static void sim_close(struct sim *s)
 
 int main(int argc, char **argv)
 {
-    struct setup setup = {.accounts = 10, .seed = 1, .now = time(NULL), .days = 40};
+    struct setup setup = {
+        .host = "127.0.0.1", .accounts = 10, .seed = 1, .now = time(NULL), .days = 40};
 
     (void)signal(SIGPIPE, SIG_IGN);
     if (!parse_options(&setup, argc, argv))
@@ -637,7 +655,7 @@ int main(int argc, char **argv)
     allow_many_connections();
 
     struct sim *s = sim_open(&setup);
-    bool ok = listen_on(s, setup.port) && announce(s, &setup) && serve(s);
+    bool ok = listen_on(s, setup.host, setup.port) && announce(s, &setup) && serve(s);
 
     sim_close(s);
     return ok ? 0 : 1;
