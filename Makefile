@@ -54,7 +54,7 @@ $(BUILD)/fuzz/fuzz_%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $$(call obj,$$(wildcard s
 	@mkdir -p $(@D); $(CC) $(LDFLAGS) $(WRAP) -fsanitize=fuzzer $(filter-out %/main.o,$^) $(LIBS) -o $@
 $(SIM): $(call obj,$(wildcard tests/sim/*.c)); @mkdir -p $(@D); $(CC) $(LDFLAGS) $^ $(call TESTPKG,--libs) -lz -lpthread -o $@
 
-deps: ; @deploy/install-deps
+deps: ; @deploy/install-deps $(DEPS)
 test-deps: ; @deploy/install-deps --tests
 run: all $(SIM); @deploy/run
 test: test-deps ; @tests/run-all            # unit under sanitizers, end to end, conformance; last line: N passed, N failed
