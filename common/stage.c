@@ -144,6 +144,16 @@ void stage_beat(struct stage *stage, int64_t mono_us)
     stage->beat_at_us = mono_us + PULSE_EVERY_US;
 }
 
+int stage_door_fd(const struct stage *stage)
+{
+    int fd = -1;
+    size_t len = sizeof(fd);
+
+    if (!stage->zap || zmq_getsockopt(zap_socket(stage->zap), ZMQ_FD, &fd, &len) < 0)
+        return -1;
+    return fd;
+}
+
 void stage_close(struct stage **stage)
 {
     if (!*stage)

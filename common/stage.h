@@ -36,6 +36,9 @@ struct pulse *stage_pulse(const struct stage *stage); /* NULL before: it takes n
 /* Lets in whoever knocks over TCP, and publishes when a second has passed: for loops that are not
  * ours, and waits that take long. */
 void stage_beat(struct stage *stage, int64_t mono_us);
+/* Tells that somebody may be knocking; as any descriptor of ZeroMQ's, only of changes since the
+ * last stage_beat. -1: there are no keys, so nobody has to be let in. */
+int stage_door_fd(const struct stage *stage);
 
 /* A link whose sockets wake stage_wait when a message is there. `links` stay the caller's. */
 void stage_watch(struct stage *stage, struct link *link);

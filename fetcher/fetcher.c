@@ -44,7 +44,7 @@ struct fetcher {
     uv_loop_t loop;
     uv_prepare_t turn;
     uv_timer_t heartbeat, refresh;
-    uv_poll_t signals, pages_wake;
+    uv_poll_t signals, pages_wake, door;
     struct sealer *sealer;
     struct http *http;
     struct schedulers *schedulers;
@@ -73,7 +73,7 @@ static void on_wake_time(uv_timer_t *timer)
     (void)timer;
 }
 
-static void on_pages(uv_poll_t *poll, int status, int events)
+static void on_news(uv_poll_t *poll, int status, int events)
 {
     (void)poll;
     (void)status;
@@ -527,6 +527,7 @@ static void on_turn(uv_prepare_t *prepare)
     schedulers_refresh(f->schedulers, f->now_us);
     link_refresh(f->pages, f->now_us);
     stop_when_asked(f);
+    stage_beat(f->stage, f->now_us);
     do {
         drive_queued(f);
         send_ready(f);
@@ -568,7 +569,6 @@ static void on_heartbeat(uv_timer_t *timer)
     pulse_set(f->pulse, M_JOBS_HELD, f->n_used);
     pulse_set(f->pulse, M_REQUESTS_IN_FLIGHT, n_asked);
     pulse_set(f->pulse, M_PAGES_BLOCKED, f->blocked);
-    stage_beat(f->stage, f->now_us);
 }
 
 static void on_signal(uv_poll_t *poll, int status, int events)
@@ -679,7 +679,9 @@ enum status fetcher_open(struct fetcher **out, const struct config *cfg, struct 
     f->pulse = stage_pulse(f->stage);
     if (zmq_getsockopt(link_socket(f->pages, 0), ZMQ_FD, &pages_fd, &len) < 0)
         return err_set(err, ST_RETRY, "no descriptor: %s", zmq_strerror(errno));
-    TRY(watch(f, &f->pages_wake, pages_fd, on_pages, err));
+    TRY(watch(f, &f->pages_wake, pages_fd, on_news, err));
+    if (stage_door_fd(f->stage) >= 0)
+        TRY(watch(f, &f->door, stage_door_fd(f->stage), on_news, err));
     TRY(watch(f, &f->signals, stage_wake_fd(), on_signal, err));
     (void)uv_prepare_start(&f->turn, on_turn);
     (void)uv_timer_start(&f->heartbeat, on_heartbeat, HEARTBEAT_MS, HEARTBEAT_MS);
