@@ -64,6 +64,7 @@ third: $(THIRD) # the programs with the provider of docs/adding-a-provider.md, w
 e2e: test-deps all next third $(SIM); @/usr/bin/python3 tests/e2e/run.py
 torture: test-deps ; @tests/torture/run.py   # dies at every CRASH_POINT once; --short is in `make test`
 chaos: test-deps all $(SIM); @/usr/bin/python3 tests/chaos/run.py   # ten minutes in which everything goes wrong at random
+stack: ; @/usr/bin/python3 tests/stack/run.py # the compose stack in a Docker engine of its own; needs root, takes minutes
 conformance: test-deps all $(SIM); @tests/conformance/run
 web: test-deps all $(SIM); @tests/web/run.py   # the dashboard in Debian's chromium
 bench: test-deps all $(SIM); @tests/bench/run
@@ -73,5 +74,5 @@ docs/config.md: $(BUILD)/bin/usagectl; $< config-markdown >$@
 format: test-deps ; @clang-format -i $(SOURCES)
 tidy: test-deps ; @for f in $$(git ls-files '*.c'); do clang-tidy --quiet $$f -- $(CSTD) -I. $(call PKG,--cflags) 2>/dev/null || exit 1; done
 clean: ; rm -rf build
-.PHONY: all next third deps test-deps run test check e2e torture chaos conformance web bench fuzz model format tidy clean
+.PHONY: all next third deps test-deps run test check e2e torture chaos stack conformance web bench fuzz model format tidy clean
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

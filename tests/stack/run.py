@@ -1,0 +1,363 @@
+#!/usr/bin/python3
+"""The shipped Dockerfile and compose.yaml, run for real: built, started with the demo's accounts, scaled, hurt, looked
+into, taken down; and each time the question is whether the table is the simulator's ledger, row for row.
+
+It needs root, starts a Docker engine of its own and asks no image registry (engine.py). Last line: N passed, N failed.
+"""
+
+import base64
+import contextlib
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, "..", "e2e"))
+
+import harness  # noqa: E402
+from engine import Engine, Impossible  # noqa: E402
+from harness import Failed, check, equal, matches, wait_for  # noqa: E402
+from sim import Sim  # noqa: E402
+
+LIMIT_S = 600
+FILES = ["-f", os.path.join(harness.ROOT, "compose.yaml"), "-f", os.path.join(HERE, "compose.test.yaml")]
+STAGES = ("scheduler", "fetcher", "normalizer", "writer", "gateway")
+ACCOUNTS = range(6)
+ZMQ_TOOL = """
+import json, sys, zmq
+s = zmq.Context().socket(zmq.REQ)
+secret = open('/run/secrets/curve_secret', 'rb').read().strip()
+s.curve_publickey, s.curve_secretkey = zmq.curve_public(secret), secret
+keys = dict(line.split()[:2] for line in open('/run/secrets/curve_keys') if line.strip())
+s.curve_serverkey = keys['scheduler'].encode()
+s.connect('tcp://scheduler:7705')
+s.send_string(sys.argv[1])
+print(s.recv_string() if s.poll(10000) else 'no answer')
+"""
+
+
+class DemoSim(Sim):
+    """The simulator in its container, as the host reaches it."""
+
+    def __init__(self, address):  # pylint: disable=super-init-not-called
+        self.host, self.port = address, 8080
+        self.openai_accounts, self.anthropic_accounts = range(4), range(4, 6)
+        self.start_now = self.now()
+
+
+class ComposeStack(harness.Stack):
+    """The compose stack behind the harness's questions: sql(), compare()."""
+
+    NAME_SQL = "'demo-' || w.provider || '-' || w.account"
+
+    def __init__(self, engine):  # pylint: disable=super-init-not-called
+        self.engine = engine
+        self.env = {}
+        self.reach_s = 7 * 86400
+        self.connection = self.sim = self.postgres = None
+
+    def names(self, accounts):
+        return [f"demo-{self.sim.provider(n)}-{n}" for n in accounts]
+
+    def compose(self, *args, ok=True, seconds=180, text=None):
+        done = subprocess.run(["docker", "compose", *FILES, "--profile", "demo", *args], env=self.engine.env, timeout=seconds,
+                              input=(text or "").encode(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        out = done.stdout.decode(errors="replace")
+        if ok and done.returncode != 0:
+            raise Failed(f"docker compose {' '.join(args)}: status {done.returncode}\n{out[-3000:]}")
+        return out
+
+    def up(self, **scale):
+        self.compose("up", "-d", "--wait", *[word for stage, n in scale.items() for word in ("--scale", f"{stage}={n}")])
+
+    def containers(self, service):
+        return self.compose("ps", "--quiet", service).split()
+
+    def inspect(self, container):
+        return json.loads(self.engine.docker("inspect", container))[0]
+
+    def address(self, service, network):
+        found = self.inspect(self.containers(service)[0])["NetworkSettings"]["Networks"]
+        return found[f"usage-fetcher_{network}"]["IPAddress"]
+
+    def look_inside(self):
+        """Who can be asked from outside the stack: the simulator, Postgres as its owner."""
+        self.sim = DemoSim(self.address("simulator", "outside"))
+        password = self.compose("run", "--rm", "-T", "--no-deps", "keys", "show", "owner_password").strip().splitlines()[-1]
+        url = f"postgresql://app_owner:{password}@{self.address('postgres', 'database')}:5432/usage"
+        self.postgres = type("Postgres", (), {"url": lambda _, database: url})()
+        self.person_key = base64.b64decode(
+            self.compose("run", "--rm", "-T", "--no-deps", "keys", "show", "person_key").strip().splitlines()[-1])
+
+    def in_scheduler(self, *args, **how):
+        return self.compose("exec", "-T", "scheduler", "usagectl", *args, **how)
+
+    def slow_cycle(self, days_ago):
+        """Starts an injection of a week for each account that takes half a minute; answers what waits for its end."""
+        self.sim.fault(do="nothing", delay_ms=3000)
+        last = self.sim.start_now // 86400 - days_ago
+        spec = "".join(f"{name},,{time.strftime('%Y-%m-%d', time.gmtime((last - 7) * 86400))},"
+                       f"{time.strftime('%Y-%m-%d', time.gmtime(last * 86400))}\n" for name in self.names(ACCOUNTS))
+        self.in_scheduler("inject", "--file", "-", text=spec)
+
+        def finish():
+            self.sim.clear_faults()
+            wait_for("every window is read", lambda: self.value("SELECT count(*) = 0 FROM owed_windows WHERE state = 'pending'"), 90, 0.3)
+            wait_for("every run has ended", lambda: self.value("SELECT count(*) = 0 FROM fetch_runs WHERE finished_at IS NULL"), 90, 0.3)
+            return self.compare(ACCOUNTS, start=(last - 7) * 86400)
+        return finish
+
+
+TESTS = []
+
+
+def test(name):
+    def register(function):
+        TESTS.append((name, function))
+        return function
+    return register
+
+
+@test("the images are built, and the runtime layer is small")
+def _(s):
+    s.compose("build", seconds=400)
+    size = json.loads(s.engine.docker("image", "inspect", "usage-fetcher:local"))[0]["Size"]
+    base = json.loads(s.engine.docker("image", "inspect", "debian:bookworm-slim"))[0]["Size"]
+    print(f"        the image: {size / 1e6:.0f} MB, {(size - base) / 1e6:.0f} MB of it on top of its base")
+    check(size - base < 40e6, "the runtime has grown beyond 40 MB on top of its base")
+
+
+@test("up --wait --scale fetcher=3: everything is healthy, with the demo's accounts")
+def _(s):
+    began = time.monotonic()
+    s.up(fetcher=3)
+    print(f"        {time.monotonic() - began:.0f} s")
+    s.look_inside()
+    equal(len(s.containers("fetcher")), 3, "fetchers")
+    health = [s.inspect(c)["State"]["Health"]["Status"] for stage in STAGES for c in s.containers(stage)]
+    equal(health, ["healthy"] * 7, "health of the stages")
+    equal(s.value("SELECT count(*) FROM accounts"), 6, "accounts")
+
+
+@test("a full cycle of both providers is exact")
+def _(s):
+    matches(r"succeeded +6\b", s.in_scheduler("run", "--wait"), "usagectl run --wait")
+    rows = s.compare(ACCOUNTS)
+    check(rows > 3000, f"only {rows} rows")
+    print(f"        {rows} rows")
+
+
+@test("every container is locked down, and no secret is in its environment")
+def _(s):
+    secrets = [s.compose("run", "--rm", "-T", "--no-deps", "keys", "show", name).strip().splitlines()[-1]
+               for name in ("encryption_key", "cron_api_key", "dashboard_token", "person_key", "owner_password", "fetcher/curve_secret",
+                            "writer/database_url")]
+    for name in s.compose("ps", "--all", "--quiet").split():
+        it = s.inspect(name)
+        service, host = it["Config"]["Labels"]["com.docker.compose.service"], it["HostConfig"]
+        check(host["ReadonlyRootfs"] and host["CapDrop"] == ["ALL"] and not host["CapAdd"] and host["Init"]
+              and host["SecurityOpt"] == ["no-new-privileges:true"] and not host["Privileged"], f"{service} is not locked down: {host}")
+        equal(it["Config"]["User"], "postgres" if service == "postgres" else "10001:10001", f"user of {service}")
+        check(host["Memory"] and host["NanoCpus"] and host["PidsLimit"], f"{service} has no limits")
+        equal(sorted(p for p in host["PortBindings"] or {}), ["8080/tcp"] if service == "gateway" else [], f"ports of {service}")
+        for binding in (host["PortBindings"] or {}).get("8080/tcp", []):
+            equal(binding["HostIp"], "127.0.0.1", "address of the one published port")
+        shown = s.engine.docker("inspect", name)
+        check(not any(secret in shown for secret in secrets), f"a secret is in docker inspect of {service}")
+
+
+@test("each service has its own secrets and no other's")
+def _(s):
+    want = {"scheduler": "curve_keys curve_secret database_url", "writer": "curve_keys curve_secret database_url",
+            "fetcher": "curve_keys curve_secret encryption_key", "normalizer": "curve_keys curve_secret person_key",
+            "gateway": "cron_api_key curve_keys curve_secret dashboard_token database_url"}
+    for stage, names in want.items():
+        equal(s.compose("exec", "-T", stage, "ls", "/run/secrets").split(), names.split(), f"secrets of {stage}")
+    check("Permission denied" in s.compose("exec", "-T", "--user", "65534", "fetcher", "cat", "/run/secrets/encryption_key", ok=False),
+          "another user of the container reads the key")
+    check("Read-only file system" in s.compose("exec", "-T", "fetcher", "sh", "-c", "echo x >/run/secrets/encryption_key", ok=False),
+          "a service can write its secrets")
+
+
+@test("only the fetchers reach out; the gateway is reached from this host and reaches nobody")
+def _(s):
+    with open("/etc/apt/sources.list.d/debian.sources", encoding="utf-8") as f:
+        there = re.search(r"^URIs: *https?://([^/\s]+)", f.read(), re.M)[1]
+    address = output_of("getent", "ahostsv4", there).split()[0]
+    reached = {stage: "reached" in s.compose("exec", "-T", stage, "timeout", "4", "bash", "-c",
+                                             f"exec 3<>/dev/tcp/{address}/80 && echo reached", ok=False)
+               for stage in STAGES + ("postgres",)}
+    equal(reached, {"scheduler": False, "fetcher": True, "normalizer": False, "writer": False, "gateway": False, "postgres": False},
+          "who reaches the Internet")
+    token = s.compose("run", "--rm", "-T", "--no-deps", "keys", "show", "dashboard_token").strip().splitlines()[-1]
+    matches('"ready":true', http_get("/readyz")[1], "/readyz")
+    matches('"account":"demo-openai-0"', http_get("/api/v1/accounts", Authorization=f"Bearer {token}")[1], "/api/v1/accounts")
+    equal(http_get("/api/v1/accounts")[0], 401, "/api/v1/accounts without the token")
+
+
+@test("a host name stands for every replica")
+def _(s):
+    found = set(s.compose("exec", "-T", "gateway", "getent", "ahosts", "fetcher").split()) & \
+        {s.inspect(c)["NetworkSettings"]["Networks"]["usage-fetcher_pipeline"]["IPAddress"] for c in s.containers("fetcher")}
+    equal(len(found), 3, "addresses of the name fetcher")
+    top = s.compose("run", "--rm", "-T", "--no-deps", "usagectl", "top")
+    equal(len(re.findall("(?m)^fetcher +fetcher-", top)), 3, "fetchers that usagectl top hears")
+
+
+@test("docker compose exec scheduler usagectl inject, and a ZeroMQ tool from another container")
+def _(s):
+    day = s.sim.start_now // 86400
+    dates = [time.strftime("%Y-%m-%d", time.gmtime((day - back) * 86400)) for back in (11, 9, 7)]
+    s.in_scheduler("inject", "--account", "demo-openai-0", "--from", dates[0], "--to", dates[1], "--wait")
+    request = json.dumps({"cmd": "inject", "account": "demo-openai-0", "from": dates[1] + "T00:00:00Z", "to": dates[2] + "T00:00:00Z"})
+    tool = ["run", "--rm", "--network", "usage-fetcher_pipeline", "--user", "10001", "-v", "usage-fetcher_secrets-usagectl:/run/secrets:ro",
+            "--entrypoint", "python3", "postgres:15", "-c"]
+    answer = json.loads(s.engine.docker(*tool, ZMQ_TOOL, request).splitlines()[-1])
+    check(answer.get("ok") is True, f"answer to the injection: {answer}")
+    wait_for("the injection is done", lambda: s.value("SELECT finished_at IS NOT NULL FROM fetch_runs WHERE run_id = %s", answer["run_id"]))
+    plain = ZMQ_TOOL.replace("s.curve_", "x_curve_")
+    plain = re.sub(r"(?m)^x_curve.*$", "", plain).replace("10000", "3000")
+    matches("no answer", s.engine.docker(*tool, plain, request), "the same without keys")
+    s.compare([0], start=(day - 11) * 86400)
+
+
+@test("rescaled 3 -> 5 -> 1 during a cycle: exact")
+def _(s):
+    finish = s.slow_cycle(7)
+    s.up(fetcher=5, normalizer=2, writer=2)
+    check(s.value("SELECT count(*) > 0 FROM owed_windows WHERE state = 'pending'"), "the cycle was over before the rescaling")
+    equal([len(s.containers(stage)) for stage in ("fetcher", "normalizer", "writer")], [5, 2, 2], "replicas")
+    s.up(fetcher=1, normalizer=1, writer=1)
+    equal(len(s.containers("fetcher")), 1, "fetchers")
+    finish()
+
+
+@test("kill -9 of each stage's process from the host, during a cycle: started again, exact")
+def _(s):
+    finish = s.slow_cycle(14)
+    for stage in ("fetcher", "normalizer", "writer", "scheduler", "gateway"):
+        container = s.containers(stage)[0]
+        init = s.inspect(container)["State"]["Pid"]
+        with open(f"/proc/{init}/task/{init}/children", encoding="ascii") as f:
+            os.kill(int(f.read().split()[0]), signal.SIGKILL)
+        wait_for(f"{stage} is started again", lambda c=container: s.inspect(c)["RestartCount"] == 1
+                 and s.inspect(c)["State"]["Running"], 20, 0.2)
+    finish()
+    for stage in STAGES:
+        wait_for(f"{stage} is healthy again",
+                 lambda c=s.containers(stage)[0]: s.inspect(c)["State"]["Health"]["Status"] == "healthy", 40, 0.5)
+
+
+@test("no file of an image is writable for all, or setuid or setgid")
+def _(s):
+    for image in ("usage-fetcher:local", "usage-fetcher-simulator:local"):
+        found = s.engine.docker("run", "--rm", "--user", "0", "--entrypoint", "find", image, "/", "-xdev", "(",
+                                "-type", "f", "-perm", "/6002", "-o", "-type", "d", "-perm", "-0002", "!", "-perm", "-1000", ")", "-print")
+        equal(found, "", f"in {image}")
+        owned = s.engine.docker("run", "--rm", "--user", "0", "--entrypoint", "find", image, "/", "-xdev", "-user", "10001", "-print")
+        check(all(line.startswith(("/run/", "/secrets/")) for line in owned.splitlines()), f"the stages' user owns in {image}:\n{owned}")
+
+
+@test("no error is in any log that no kill explains, and no secret")
+def _(s):
+    logs = s.compose("logs", "--no-color", "--no-log-prefix", *STAGES)
+    errors = [line for line in logs.splitlines() if '"level":"error"' in line]
+    equal(errors, [], "lines of level error")
+    for name in ("encryption_key", "person_key", "cron_api_key", "dashboard_token", "fetcher/curve_secret", "owner_password"):
+        secret = s.compose("run", "--rm", "-T", "--no-deps", "keys", "show", name).strip().splitlines()[-1]
+        check(secret not in logs, f"{name} is in the logs")
+    check("sk-admin-sim" not in logs and "sk-ant-admin01-sim" not in logs, "a provider's key is in the logs")
+
+
+@test("down: every stage ends in time, and nothing is left")
+def _(s):
+    if s.connection:
+        s.connection.close()
+    began = time.monotonic()
+    s.compose("stop", *STAGES)
+    codes = {stage: s.inspect(c)["State"]["ExitCode"] for stage in STAGES for c in s.compose("ps", "-a", "-q", stage).split()}
+    equal(codes, {stage: 0 for stage in STAGES}, "exit status after stop")
+    check(time.monotonic() - began < 20, "stopping took longer than 20 s")
+    s.compose("down", "--volumes")
+    equal(s.engine.docker("ps", "-a", "-q") + s.engine.docker("volume", "ls", "-q"), "", "containers and volumes after down")
+
+
+def http_get(path, **headers):
+    connection = http.client.HTTPConnection("127.0.0.1", 8080, timeout=10)
+    with contextlib.closing(connection):
+        connection.request("GET", path, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+
+
+def output_of(*argv):
+    return subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False).stdout.decode(errors="replace")
+
+
+def run(s):
+    """Answers (passed, failed). What follows a failed start makes no sense and is counted as one failure each."""
+    passed = failed = 0
+    for number, (name, function) in enumerate(TESTS):
+        began = time.monotonic()
+        try:
+            function(s)
+            passed += 1
+            print(f"ok      {name}  ({time.monotonic() - began:.1f} s)", flush=True)
+        except Exception as e:  # pylint: disable=broad-except
+            failed += 1
+            print(f"FAILED  {name}  ({time.monotonic() - began:.1f} s)\n        {type(e).__name__}: {e}".replace("\n", "\n        "), flush=True)
+            with contextlib.suppress(Exception):
+                print("        " + s.compose("ps", "-a", "--format", "{{.Name}}: {{.Status}}", ok=False).strip().replace("\n", "\n        "))
+                for line in s.compose("logs", "--no-color", "--tail", "40", ok=False).splitlines():
+                    if re.search(r'"level":"(warn|error)"|ERROR|FATAL|usagectl:', line):
+                        print("        " + line[:400])
+            if number < 2:
+                return passed, failed + len(TESTS) - number - 1
+    return passed, failed
+
+
+def too_late():
+    print(f"FAILED  not done within {LIMIT_S} s\n0 passed, 1 failed", flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def main():
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    limit = threading.Timer(LIMIT_S, too_late)
+    limit.daemon = True
+    limit.start()
+    folder = tempfile.mkdtemp(prefix="uf-stack-")
+    engine = s = None
+    passed, failed = 0, 1
+    try:
+        began = time.monotonic()
+        engine = Engine(folder, os.path.join(harness.BUILD, "stack"))
+        engine.env.update(UF_SCHEDULE=harness.NEVER, UF_LEASE="30s")
+        engine.start()
+        engine.make_base_images()
+        print(f"an engine with its base images: {time.monotonic() - began:.0f} s", flush=True)
+        s = ComposeStack(engine)
+        passed, failed = run(s)
+    except Impossible as e:
+        print(f"FAILED  {e}", flush=True)
+    finally:
+        with contextlib.suppress(Exception):
+            if s:
+                s.compose("down", "--volumes", "--timeout", "1", ok=False)
+        if engine:
+            engine.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+    print(f"{passed} passed, {failed} failed")
+    return 0 if failed == 0 and passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
