@@ -87,7 +87,7 @@ static void a_file_has_a_limit(void **state)
 
     (void)state;
     for (int i = 0; i <= KEYS_MAX; i++)
-        len += (size_t)snprintf(file + len, sizeof(file) - len, "writer 0%04d%s\n", i, A + 5);
+        len += (size_t)snprintf(file + len, sizeof(file) - len, "writer 0%04d%s\n", i, &A[5]);
     assert_int_equal(key_list_parse(&list, (struct text){file, len - 48}, &err), ST_OK);
     assert_int_equal(list.n, KEYS_MAX);
     assert_int_equal(key_list_parse(&list, (struct text){file, len}, &err), ST_REJECT);
@@ -96,7 +96,7 @@ static void a_file_has_a_limit(void **state)
 
 static void a_secret_is_read_and_never_shown(void **state)
 {
-    static const char *const bad[] = {"", "x", A "x", "secret " A, "~~~~~~~~~~"};
+    static const char *const bad[] = {"", "x", (A "x"), ("secret " A), "~~~~~~~~~~"};
     struct secret secret;
     struct err err = {0};
     char text[CURVE_TEXT_LEN + 1];
@@ -150,6 +150,7 @@ static struct config settings(enum stage_mask stage, const struct person *who)
                            .pulse = endpoint};
 }
 
+static void list_keys(const char *format, ...) PRINTF_LIKE(1, 2);
 static void list_keys(const char *format, ...)
 {
     char next[128];

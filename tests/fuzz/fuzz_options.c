@@ -49,8 +49,8 @@ static void check_url(struct arena *a, const char *url)
     HOLDS(database_url_redacted(a, url));
     if (!strstr(url, PASSWORD)) /* the fuzzer learns it, and writes it where a host stands */
         check_redacted(a, arena_copy(a, url, half), url + half);
-    (void)base_url_refused(a, url, false);
-    (void)base_url_refused(a, url, true);
+    (void)base_url_refused(a, url, "0");
+    (void)base_url_refused(a, url, "1");
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
