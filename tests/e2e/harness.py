@@ -248,19 +248,32 @@ class Stack:
         self.sim = None
         self.connection = None
         self.last_output = ""
-        self.postgres = Postgres(os.path.join(self.folder, "pg"), os.environ["UF_E2E_PG_TEMPLATE"])
+        self.postgres = self.make_postgres(os.path.join(self.folder, "pg"), os.environ["UF_E2E_PG_TEMPLATE"])
         try:
             self.postgres.start()
             with contextlib.closing(psycopg2.connect(self.postgres.url("postgres"))) as c:
                 c.autocommit = True
                 c.cursor().execute("CREATE DATABASE uf")
             if sim:
-                self.sim = Sim(self.folder, os.path.join(self.folder, "simulator.log"), **sim)
+                self.sim = self.make_sim(self.folder, os.path.join(self.folder, "simulator.log"), **sim)
             if migrate:
                 self.usagectl("migrate")
         except BaseException:
             self.close()
             raise
+
+    # -- what a stack of another kind has elsewhere --
+
+    def make_postgres(self, folder, template):
+        return Postgres(folder, template)
+
+    def make_sim(self, folder, log, **how):
+        return Sim(folder, log, **how)
+
+    def on_its_host(self, name):
+        """What comes before a command so that it runs where this process belongs."""
+        del name
+        return []
 
     # -- environments: each process gets what it needs and nothing else --
 
@@ -298,7 +311,7 @@ class Stack:
         for _ in range(n):
             self.counts[stage] += 1
             name = f"{stage}-{self.counts[stage]}"
-            process = Process(name, [os.path.join(folder, "uf-" + stage)], self.stage_env(stage, **env),
+            process = Process(name, self.on_its_host(name) + [os.path.join(folder, "uf-" + stage)], self.stage_env(stage, **env),
                               os.path.join(self.logs, name + ".log"), self.folder)
             self.processes.append(process)
         return process
@@ -351,24 +364,24 @@ class Stack:
 
     def usagectl(self, *args, code=0, env=None, text=None, seconds=90, binary="usagectl"):
         """Runs it without a terminal; `code` is the exit status wanted (None: any)."""
-        argv = [os.path.join(BIN, binary), *map(str, args)]
+        argv = [*self.on_its_host(binary), os.path.join(BIN, binary), *map(str, args)]
         try:
             done = subprocess.run(argv, env=self.stage_env("usagectl", **(env or {})), cwd=self.folder, timeout=seconds,
                                   input=(text or "").encode(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
         except subprocess.TimeoutExpired as e:
-            raise Failed(f"usagectl {' '.join(argv[1:])}: not done within {seconds} s\n"
+            raise Failed(f"{' '.join([binary, *map(str, args)])}: not done within {seconds} s\n"
                          f"{(e.stdout or b'').decode()[-1500:]}{(e.stderr or b'').decode()[-1500:]}") from None
         result = Result(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
         with open(os.path.join(self.logs, "usagectl.log"), "a", encoding="utf-8") as f:
-            f.write(f"$ usagectl {' '.join(argv[1:])}\n{result.out}{result.err}-> {result.code}\n")
+            f.write(f"$ {' '.join([binary, *map(str, args)])}\n{result.out}{result.err}-> {result.code}\n")
         if code is not None and result.code != code:
-            raise Failed(f"usagectl {' '.join(argv[1:])}: exit status {result.code}, want {code}\n"
+            raise Failed(f"{' '.join([binary, *map(str, args)])}: exit status {result.code}, want {code}\n"
                          f"{result.out[-2000:]}{result.err[-2000:]}")
         return result
 
     def background_usagectl(self, *args):
         self.counts["bg"] += 1
-        p = Process(f"usagectl-{self.counts['bg']}", [os.path.join(BIN, "usagectl"), *map(str, args)],
+        p = Process(f"usagectl-{self.counts['bg']}", [*self.on_its_host("usagectl"), os.path.join(BIN, "usagectl"), *map(str, args)],
                     self.stage_env("usagectl"), os.path.join(self.folder, f"usagectl-{self.counts['bg']}.out"), self.folder)
         self.processes.append(p)
         return p

@@ -15,16 +15,17 @@ class Sim:
     """Frozen clock that starts at the real time, so that our own windows and its history meet."""
 
     def __init__(self, folder, log, accounts=10, anthropic=0, density="SMALL", seed=1, days=40, settle=0, now=None,
-                 options=None):
-        """`accounts` of OpenAI, then `anthropic` of Anthropic, numbered from `accounts` on."""
+                 options=None, host="127.0.0.1", before=()):
+        """`accounts` of OpenAI, then `anthropic` of Anthropic, numbered from `accounts` on. `before` the
+        command: what makes it run elsewhere; it then listens on `host`."""
         self.openai_accounts = range(accounts)
         self.anthropic_accounts = range(accounts, accounts + anthropic)
-        self.host = "127.0.0.1"
+        self.host = host
         self.start_now = int(now or time.time())
         self.settle_s = settle
         port_file = os.path.join(folder, "sim.port")
         self.process = Process("simulator", [
-            BINARY, "--port", "0", "--port-file", port_file, "--accounts", str(accounts),
+            *before, BINARY, "--host", host, "--port", "0", "--port-file", port_file, "--accounts", str(accounts),
             "--anthropic", str(anthropic), "--seed", str(seed), "--now",
             str(self.start_now), "--tick", "FROZEN", "--days", str(days), "--density", density, "--settle", str(settle)],
             {"PATH": "/usr/bin:/bin"}, log, folder)
@@ -37,8 +38,8 @@ class Sim:
             except FileNotFoundError:
                 return 0
         self.port = wait_for("the simulator listens", port, 10)
-        self.base_url = f"http://127.0.0.1:{self.port}/v1"
-        self.base_urls = {"openai": self.base_url, "anthropic": f"http://127.0.0.1:{self.port}"}
+        self.base_url = f"http://{host}:{self.port}/v1"
+        self.base_urls = {"openai": self.base_url, "anthropic": f"http://{host}:{self.port}"}
         if options:
             self.options(**options)
 
