@@ -8,7 +8,7 @@ WARN    := -Wall -Wextra -Werror -Wshadow -Wconversion -Wformat=2 -Wcast-qual -W
 OPT     := -O2 -g -fno-omit-frame-pointer -fstack-protector-strong \
            $(if $(SAN)$(FUZZ),-fsanitize=address$(,)undefined -fno-sanitize-recover=all,-D_FORTIFY_SOURCE=2) \
            $(if $(FUZZ),-fsanitize=fuzzer-no-link)
-PKGS    := libzmq libcurl msgpack libpq openssl libxxhash yajl libuv
+PKGS    := libzmq libcurl msgpack libpq openssl libxxhash libuv
 PKG      = $(shell pkg-config $(1) $(PKGS))
 TESTPKG  = $(shell pkg-config $(1) cmocka jansson libmicrohttpd)
 CFLAGS   = $(CSTD) $(WARN) $(OPT) $(if $(CRASH),-DUF_CRASH_POINTS) -I. -I$(BUILD) -MMD -MP $(call PKG,--cflags)
@@ -49,6 +49,8 @@ $(BUILD)/tests/test_%: $(BUILD)/obj/tests/test_%.o $$(call obj,$$(wildcard norma
 	@mkdir -p $(@D); $(CC) $(LDFLAGS) $(filter-out %/main.o,$^) $(LIBS) $(call TESTPKG,--libs) -o $@
 $(BUILD)/tests/test_third_provider: $(BUILD)/obj/tests/fakes/acme_provider.o
 $(BUILD)/fuzz/fuzz_pulse: $(call obj,gateway/stages.c gateway/metrics.c)
+$(BUILD)/fuzz/fuzz_json: $(call obj,tests/fakes/yajl_tree.c)
+$(BUILD)/fuzz/fuzz_json: LIBS += -lyajl
 $(BUILD)/fuzz/fuzz_control: WRAP := -Wl,--wrap=pg_begin
 $(BUILD)/fuzz/fuzz_%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $$(call obj,$$(wildcard scheduler/*.c cli/*.c)) $(BUILD)/obj/migrations.o $(BUILD)/libuf.a
 	@mkdir -p $(@D); $(CC) $(LDFLAGS) $(WRAP) -fsanitize=fuzzer $(filter-out %/main.o,$^) $(LIBS) -o $@

@@ -2,169 +2,251 @@
 
 #include <assert.h>
 #include <inttypes.h>
-#include <stdalign.h>
 #include <xxhash.h>
-#include <yajl/yajl_parse.h>
 
+#include "common/json_scan.h"
 #include "common/utf8.h"
+
+/* ---- reading: one pass, each byte looked at once ---- */
 
 /* Objects up to this many members are searched for doubles pair by pair, larger ones by a hash
  * table, so that a body made to be slow is not. */
 #define FEW_MEMBERS 24
 
+#define NODES_A_BLOCK 32 /* taken from the arena at once */
+
 struct parser {
     struct arena *arena;
-    const char *body; /* our copy: texts without escapes point into it */
-    size_t body_len;
-    size_t skipped; /* bytes received before it: byte order mark, blanks */
-    struct json *root;
-    struct {
-        struct json *node;
-        struct json **tail; /* where its next child goes */
-    } open[JSON_DEPTH_MAX];
-    uint32_t depth;
-    uint32_t levels;    /* what is deeper is not kept */
-    struct json beyond; /* stands for all of that */
-    struct text key;    /* of the value to come */
-    bool too_deep;
+    const char *begin, *at, *end; /* all that was received, and the byte that is next */
+    uint32_t depth;               /* arrays and objects that are open */
+    uint32_t levels;              /* what is deeper is checked and not kept */
+    struct json *spare, *spare_end;
+    struct json beyond;                            /* stands for all that is not kept */
+    const struct json *sister[JSON_DEPTH_MAX + 1]; /* of each depth: the object read last, a hint */
+    bool repaired;
+    const char *why; /* it is no JSON; NULL: too deep */
 };
 
-/* yajl's own buffers live in the arena too: freed by its reset, whatever happens. */
-#define BLOCK_HEAD alignof(max_align_t) /* before each block: its size, for realloc */
-
-static void *yajl_take(void *ctx, size_t size)
+static bool refuse(struct parser *p, const char *why)
 {
-    char *block = arena_alloc(ctx, 1, BLOCK_HEAD + size);
-
-    memcpy(block, &size, sizeof(size));
-    return block + BLOCK_HEAD;
+    p->why = why;
+    return false;
 }
 
-static void *yajl_grow(void *ctx, void *old, size_t size)
+/* The next byte that is not blank; -1 at the end. */
+static int next_byte(struct parser *p)
 {
-    void *grown = yajl_take(ctx, size);
-    size_t old_size;
-
-    if (old) {
-        memcpy(&old_size, (char *)old - BLOCK_HEAD, sizeof(old_size));
-        memcpy(grown, old, old_size < size ? old_size : size);
+    for (; p->at < p->end; p->at++) {
+        char c = *p->at;
+        if (c != ' ' && c != '\n' && c != '\r' && c != '\t')
+            return (unsigned char)c;
     }
-    return grown;
+    return -1;
 }
 
-static void yajl_drop(void *ctx, void *old)
+/* ---- texts ---- */
+
+/* The value of the "XXXX" of an escape, or -1. */
+static int32_t hex4(const char *at)
 {
-    (void)ctx;
-    (void)old;
-}
+    int32_t value = 0;
 
-static struct text kept(struct parser *p, const unsigned char *at, size_t len)
-{
-    const char *s = (const char *)at;
-
-    if (s >= p->body && s < p->body + p->body_len)
-        return (struct text){s, len};
-    return (struct text){arena_copy(p->arena, s, len), len}; /* yajl resolved escapes in a buffer */
-}
-
-static bool is_beyond(const struct parser *p)
-{
-    return p->depth >= p->levels;
-}
-
-static struct json *add(struct parser *p, enum json_type type)
-{
-    struct json *node;
-
-    if (is_beyond(p)) {
-        p->open[p->depth - 1].node->n++;
-        return &p->beyond;
+    for (size_t i = 0; i < 4; i++) {
+        char c = at[i];
+        if (c >= '0' && c <= '9')
+            value = value * 16 + (c - '0');
+        else if ((c | 0x20) >= 'a' && (c | 0x20) <= 'f')
+            value = value * 16 + ((c | 0x20) - 'a' + 10);
+        else
+            return -1;
     }
-    node = ARENA_NEW(p->arena, struct json);
-    node->type = type;
-    node->key = p->key;
-    p->key = TEXT_NULL;
-    if (p->depth == 0) {
-        p->root = node;
-    } else {
-        *p->open[p->depth - 1].tail = node;
-        p->open[p->depth - 1].tail = &node->next;
-        p->open[p->depth - 1].node->n++;
-    }
-    return node;
+    return value;
 }
 
-static int on_null(void *ctx)
+/* What stands for what Postgres can not store: a NUL, half a surrogate pair. Beyond all code
+ * points. */
+#define CODE_REPAIRED UINT32_MAX
+
+/* The "\uXXXX" at `at`, or two that are a pair. Answers its length; 0: it is none. */
+static size_t read_code(const char *at, size_t len, uint32_t *code)
 {
-    add(ctx, JSON_NULL);
-    return 1;
-}
+    int32_t unit = len >= 6 ? hex4(at + 2) : -1, low;
 
-static int on_boolean(void *ctx, int value)
-{
-    add(ctx, value ? JSON_TRUE : JSON_FALSE);
-    return 1;
-}
-
-static int on_number(void *ctx, const char *at, size_t len)
-{
-    struct json *node = add(ctx, JSON_NUMBER);
-
-    if (!is_beyond(ctx))
-        node->text = kept(ctx, (const unsigned char *)at, len);
-    return 1;
-}
-
-static int on_string(void *ctx, const unsigned char *at, size_t len)
-{
-    struct json *node = add(ctx, JSON_STRING);
-
-    if (!is_beyond(ctx))
-        node->text = kept(ctx, at, len);
-    return 1;
-}
-
-static int on_key(void *ctx, const unsigned char *at, size_t len)
-{
-    struct parser *p = ctx;
-
-    if (!is_beyond(p))
-        p->key = kept(p, at, len);
-    return 1;
-}
-
-static int open_node(struct parser *p, enum json_type type)
-{
-    struct json *node;
-
-    if (p->depth == JSON_DEPTH_MAX) {
-        p->too_deep = true;
+    if (unit < 0)
         return 0;
+    *code = (uint32_t)unit;
+    if (unit >= 0xd800 && unit <= 0xdfff) {
+        *code = CODE_REPAIRED;
+        low = unit <= 0xdbff && len >= 12 && at[6] == '\\' && at[7] == 'u' ? hex4(at + 8) : -1;
+        if (low >= 0xdc00 && low <= 0xdfff) {
+            *code = 0x10000 + (((uint32_t)unit & 0x3ff) << 10 | ((uint32_t)low & 0x3ff));
+            return 12;
+        }
     }
-    node = add(p, type);
-    p->open[p->depth].node = node;
-    p->open[p->depth].tail = &node->first;
-    p->depth++;
-    return 1;
+    if (unit == 0)
+        *code = CODE_REPAIRED;
+    return 6;
 }
 
-static int on_start_map(void *ctx)
+/* The escape at `at`, which is a backslash. Answers its length; 0: it is none. */
+static size_t read_escape(const char *at, size_t len, uint32_t *code)
 {
-    return open_node(ctx, JSON_OBJECT);
+    static const char letters[] = "\"\\/bfnrt", means[] = "\"\\/\b\f\n\r\t";
+    const char *letter;
+
+    if (len < 2)
+        return 0;
+    if (at[1] == 'u')
+        return read_code(at, len, code);
+    letter = memchr(letters, at[1], sizeof(letters) - 1);
+    if (!letter)
+        return 0;
+    *code = (unsigned char)means[letter - letters];
+    return 2;
 }
 
-static int on_start_array(void *ctx)
+static void append_code(struct buf *b, uint32_t code)
 {
-    return open_node(ctx, JSON_ARRAY);
+    char utf8[4];
+    size_t len = code < 0x80 ? 1 : code < 0x800 ? 2 : code < 0x10000 ? 3 : 4;
+
+    if (code == CODE_REPAIRED) {
+        buf_str(b, UTF8_REPLACEMENT);
+        return;
+    }
+    for (size_t i = len; i-- > 1; code >>= 6)
+        utf8[i] = (char)(0x80 | (code & 0x3f));
+    utf8[0] =
+        (char)(len == 1 ? code : (0xf00u >> len & 0xff) | code); /* 110..., 1110..., 11110... */
+    buf_append(b, utf8, len);
 }
 
-static int on_end_array(void *ctx)
+/* A text that was checked, with its escapes resolved and U+FFFD for each byte that is not UTF-8. */
+static struct text resolved(struct arena *a, struct text raw)
 {
-    struct parser *p = ctx;
+    struct buf b = {.arena = a};
+    const char *at = raw.at, *end = raw.at + raw.len;
 
-    p->depth--;
-    return 1;
+    buf_reserve(&b, raw.len);
+    while (at < end) {
+        const char *stop = json_scan(at, end);
+        uint32_t code = CODE_REPAIRED;
+        size_t len;
+
+        buf_append(&b, at, (size_t)(stop - at));
+        at = stop;
+        if (at == end)
+            break;
+        if (*at == '\\') {
+            at += read_escape(at, (size_t)(end - at), &code);
+            append_code(&b, code);
+            continue;
+        }
+        len = utf8_sequence(at, (size_t)(end - at));
+        if (len > 0)
+            buf_append(&b, at, len);
+        else
+            append_code(&b, CODE_REPAIRED);
+        at += len > 0 ? len : 1;
+    }
+    return (struct text){b.at, b.len};
 }
+
+/* What stands at p->at is not plain: an escape or a character beyond ASCII is passed over.
+ * `verbatim` becomes false where its bytes can not stay as they are. */
+static bool pass_odd(struct parser *p, bool *verbatim)
+{
+    size_t len, left = (size_t)(p->end - p->at);
+    uint32_t code = 0;
+
+    if ((unsigned char)*p->at < 0x20)
+        return refuse(p, "a control character in a text");
+    if (*p->at == '\\') {
+        len = read_escape(p->at, left, &code);
+        if (len == 0)
+            return refuse(p, "an escape that is none");
+        *verbatim = false;
+        p->repaired |= code == CODE_REPAIRED;
+    } else {
+        len = utf8_sequence(p->at, left);
+        if (len == 0) {
+            *verbatim = false;
+            p->repaired = true;
+            len = 1;
+        }
+    }
+    p->at += len;
+    return true;
+}
+
+/* p->at is the quote it begins with. */
+static bool read_text(struct parser *p, struct text *out, bool keep)
+{
+    const char *from = ++p->at;
+    bool verbatim = true;
+
+    for (;;) {
+        p->at = json_scan(p->at, p->end);
+        if (p->at == p->end)
+            return refuse(p, "cut off in a text");
+        if (*p->at == '"')
+            break;
+        if (!pass_odd(p, &verbatim))
+            return false;
+    }
+    *out = (struct text){from, (size_t)(p->at++ - from)};
+    if (!verbatim && keep)
+        *out = resolved(p->arena, *out);
+    return true;
+}
+
+/* ---- numbers and words ---- */
+
+static bool pass_digits(struct parser *p)
+{
+    const char *from = p->at;
+
+    while (p->at < p->end && *p->at >= '0' && *p->at <= '9')
+        p->at++;
+    return p->at > from;
+}
+
+static bool pass_byte(struct parser *p, char c)
+{
+    if (p->at == p->end || *p->at != c)
+        return false;
+    p->at++;
+    return true;
+}
+
+static bool read_number(struct parser *p, struct text *out)
+{
+    const char *from = p->at;
+
+    (void)pass_byte(p, '-');
+    if (!pass_byte(p, '0') && !pass_digits(p))
+        return refuse(p, "neither a value nor a number");
+    if (pass_byte(p, '.') && !pass_digits(p))
+        return refuse(p, "a number without digits after its point");
+    if (pass_byte(p, 'e') || pass_byte(p, 'E')) {
+        if (!pass_byte(p, '-'))
+            (void)pass_byte(p, '+');
+        if (!pass_digits(p))
+            return refuse(p, "a number without digits in its exponent");
+    }
+    *out = (struct text){from, (size_t)(p->at - from)};
+    return true;
+}
+
+static bool pass_word(struct parser *p, struct text word)
+{
+    if ((size_t)(p->end - p->at) < word.len || memcmp(p->at, word.at, word.len) != 0)
+        return refuse(p, "no value");
+    p->at += word.len;
+    return true;
+}
+
+/* ---- doubles: a member that is given twice ---- */
 
 static bool has_later_twin(const struct json *node)
 {
@@ -221,33 +303,274 @@ static void drop_doubles_of_many(struct arena *a, struct json *object)
     }
 }
 
-static int on_end_map(void *ctx)
+/* `listed`: its members came in the order of its sister's, which has no doubles. */
+static void drop_doubles(struct parser *p, struct json *object, bool listed)
 {
-    struct parser *p = ctx;
-    struct json *object;
-    bool hollow = is_beyond(p);
-
-    object = p->open[--p->depth].node;
-    if (hollow)
-        return 1;
+    if (listed)
+        return;
     if (object->n <= FEW_MEMBERS)
         drop_doubles_of_few(object);
     else
         drop_doubles_of_many(p->arena, object);
-    return 1;
 }
 
-static const yajl_callbacks callbacks = {
-    .yajl_null = on_null,
-    .yajl_boolean = on_boolean,
-    .yajl_number = on_number, /* all numbers, as text */
-    .yajl_string = on_string,
-    .yajl_start_map = on_start_map,
-    .yajl_map_key = on_key,
-    .yajl_end_map = on_end_map,
-    .yajl_start_array = on_start_array,
-    .yajl_end_array = on_end_array,
-};
+/* ---- arrays and objects ---- */
+
+static bool is_beyond(const struct parser *p)
+{
+    return p->depth >= p->levels;
+}
+
+static struct json *node_new(struct parser *p)
+{
+    if (is_beyond(p))
+        return &p->beyond;
+    if (p->spare == p->spare_end) {
+        p->spare = ARENA_ARRAY(p->arena, NODES_A_BLOCK, struct json);
+        p->spare_end = p->spare + NODES_A_BLOCK;
+    }
+    return p->spare++;
+}
+
+static bool read_value(struct parser *p, struct json *node);
+
+/* Steps behind the bracket that opens an array or object. */
+static bool enter(struct parser *p)
+{
+    if (p->depth == JSON_DEPTH_MAX)
+        return refuse(p, NULL);
+    p->depth++;
+    p->at++;
+    return true;
+}
+
+/* After a child: whether another one follows. `closing` ends them; anything else is refused. */
+static bool another(struct parser *p, char closing, bool *more)
+{
+    int c = next_byte(p);
+
+    if (c != ',' && c != closing)
+        return refuse(p, c < 0            ? "cut off"
+                         : closing == ']' ? "neither a comma nor the array's end"
+                                          : "neither a comma nor the object's end");
+    p->at++;
+    *more = c == ',';
+    return true;
+}
+
+/* NOLINTNEXTLINE(misc-no-recursion): JSON_DEPTH_MAX bounds it */
+static bool read_array(struct parser *p, struct json *array)
+{
+    struct json **tail = &array->first;
+    bool more = true;
+
+    if (!enter(p))
+        return false;
+    if (next_byte(p) == ']') {
+        p->at++;
+        more = false;
+    }
+    while (more) {
+        struct json *child = node_new(p);
+        if (!read_value(p, child) || !another(p, ']', &more))
+            return false;
+        array->n++;
+        if (child != &p->beyond) {
+            *tail = child;
+            tail = &child->next;
+        }
+    }
+    p->depth--;
+    return true;
+}
+
+/* "name":value */
+static bool read_member(struct parser *p, struct json *member)
+{
+    struct text key;
+    int c = next_byte(p);
+
+    if (c != '"')
+        return refuse(p, c < 0 ? "cut off" : "no member's name in double quotes");
+    if (!read_text(p, &key, !is_beyond(p)))
+        return false;
+    c = next_byte(p);
+    if (c != ':')
+        return refuse(p, c < 0 ? "cut off" : "no colon after a member's name");
+    p->at++;
+    member->key = key;
+    return read_value(p, member);
+}
+
+/* Objects of one list nearly always have the same members in the same order, so whether one has
+ * doubles is mostly seen by comparing it with its sister, name by name. */
+static bool read_object(struct parser *p, struct json *object)
+{
+    struct json **tail = &object->first;
+    const struct json *likely;
+    bool listed = true, more = true;
+
+    if (!enter(p))
+        return false;
+    likely = p->sister[p->depth];
+    if (next_byte(p) == '}') {
+        p->at++;
+        more = false;
+    }
+    while (more) {
+        struct json *child = node_new(p);
+        if (!read_member(p, child) || !another(p, '}', &more))
+            return false;
+        object->n++;
+        if (child == &p->beyond)
+            continue;
+        *tail = child;
+        tail = &child->next;
+        listed = listed && likely && text_eq(likely->key, child->key);
+        likely = listed ? likely->next : NULL;
+    }
+    if (!is_beyond(p)) {
+        drop_doubles(p, object, listed);
+        if (object->first)
+            p->sister[p->depth] = object->first;
+    }
+    p->depth--;
+    return true;
+}
+
+/* NOLINTNEXTLINE(misc-no-recursion): JSON_DEPTH_MAX bounds it */
+static bool read_value(struct parser *p, struct json *node)
+{
+    int c = next_byte(p);
+
+    switch (c) {
+    case '{':
+        node->type = JSON_OBJECT;
+        return read_object(p, node);
+    case '[':
+        node->type = JSON_ARRAY;
+        return read_array(p, node);
+    case '"':
+        node->type = JSON_STRING;
+        return read_text(p, &node->text, node != &p->beyond);
+    case 't':
+        node->type = JSON_TRUE;
+        return pass_word(p, TEXT_LIT("true"));
+    case 'f':
+        node->type = JSON_FALSE;
+        return pass_word(p, TEXT_LIT("false"));
+    case 'n':
+        node->type = JSON_NULL;
+        return pass_word(p, TEXT_LIT("null"));
+    case '/':
+        return refuse(p, "JSON has no comments");
+    case -1:
+        return refuse(p, "cut off");
+    default:
+        node->type = JSON_NUMBER;
+        return read_number(p, &node->text);
+    }
+}
+
+/* ---- a whole body ---- */
+
+const char *printable_snippet(struct arena *a, struct text body, size_t max)
+{
+    size_t len = body.len < max ? body.len : max;
+    char *out = arena_copy(a, body.at, len);
+
+    for (size_t i = 0; i < len; i++) {
+        if (out[i] < 0x20 || out[i] > 0x7e)
+            out[i] = '.';
+    }
+    return out;
+}
+
+/* Why it is refused, with the place (the first byte is 1) and what stands around it. */
+static enum status refused(const struct parser *p, struct err *err)
+{
+    size_t len = (size_t)(p->end - p->begin), index = (size_t)(p->at - p->begin);
+    size_t place = index < len ? index + 1 : len;
+    size_t from = index > 20 ? index - 20 : 0;
+
+    if (!p->why)
+        return err_set(err, ST_REJECT, "JSON at byte %zu: nested deeper than %d levels", place,
+                       JSON_DEPTH_MAX);
+    return err_set(err, ST_REJECT, "not JSON at byte %zu (%s): \"%s\"", place, p->why,
+                   printable_snippet(p->arena, (struct text){p->begin + from, len - from}, 40));
+}
+
+enum status json_parse_outline(struct json_doc *out, struct arena *a, struct text body,
+                               uint32_t levels, struct err *err)
+{
+    struct parser p = {.arena = a, .levels = levels};
+    struct json *root;
+    bool good;
+
+    assert(levels > 0);
+    if (body.len == 0)
+        return err_set(err, ST_REJECT, "not JSON: the body is empty");
+    p.begin = p.at = body.at;
+    p.end = body.at + body.len;
+    if (body.len >= 3 && memcmp(body.at, "\xef\xbb\xbf", 3) == 0)
+        p.at += 3;
+    if (next_byte(&p) < 0)
+        return err_set(err, ST_REJECT, "not JSON: the body is empty");
+    root = node_new(&p);
+    good = read_value(&p, root);
+    if (good && next_byte(&p) >= 0)
+        good = refuse(&p, "something follows the value");
+    if (!good)
+        return refused(&p, err);
+    *out = (struct json_doc){root, p.repaired};
+    return ST_OK;
+}
+
+enum status json_parse(struct json_doc *out, struct arena *a, struct text body, struct err *err)
+{
+    return json_parse_outline(out, a, body, JSON_DEPTH_MAX + 1, err);
+}
+
+const struct json *json_member(const struct json *node, const char *key)
+{
+    size_t len = strlen(key);
+
+    if (!json_is(node, JSON_OBJECT))
+        return NULL;
+    for (const struct json *m = node->first; m; m = m->next) {
+        if (m->key.len == len && memcmp(m->key.at, key, len) == 0)
+            return m;
+    }
+    return NULL;
+}
+
+const struct json *json_path(const struct json *node, const char *dotted)
+{
+    while (json_is(node, JSON_OBJECT)) {
+        size_t len = strcspn(dotted, ".");
+        const struct json *m = node->first;
+
+        while (m && !(m->key.len == len && memcmp(m->key.at, dotted, len) == 0))
+            m = m->next;
+        node = m;
+        if (dotted[len] == '\0')
+            return node;
+        dotted += len + 1;
+    }
+    return NULL;
+}
+
+bool json_is_null(const struct json *node)
+{
+    return !node || node->type == JSON_NULL;
+}
+
+struct text json_string(const struct json *node)
+{
+    return json_is(node, JSON_STRING) ? node->text : TEXT_NULL;
+}
+
+/* ---- writing ---- */
 
 /* Length of the ASCII run at the front, eight bytes at a time: bodies are ASCII nearly always. */
 static size_t ascii_run(const char *at, size_t len)
@@ -296,172 +619,6 @@ static bool append_repaired(struct buf *b, struct text t)
         t.len -= good;
     }
     return repaired;
-}
-
-/* The value of the "XXXX" of an escape, or -1. */
-static int32_t hex4(const char *at, size_t len)
-{
-    int32_t value = 0;
-
-    if (len < 4)
-        return -1;
-    for (size_t i = 0; i < 4; i++) {
-        char c = at[i];
-        if (c >= '0' && c <= '9')
-            value = value * 16 + (c - '0');
-        else if ((c | 0x20) >= 'a' && (c | 0x20) <= 'f')
-            value = value * 16 + ((c | 0x20) - 'a' + 10);
-        else
-            return -1;
-    }
-    return value;
-}
-
-/* Overwrites escapes of NUL and of lone surrogates with \ufffd, which is as long. yajl would make
- * '?' or a real NUL of them. Returns whether there was one. */
-static bool repair_escapes(char *at, size_t len)
-{
-    char *end = at + len;
-    bool repaired = false;
-
-    while (at < end && (at = memchr(at, '\\', (size_t)(end - at))) && end - at >= 2) {
-        int32_t unit = at[1] == 'u' ? hex4(at + 2, (size_t)(end - at - 2)) : -1;
-        if (unit < 0) {
-            at += 2; /* another escape, or none at all: yajl's to judge */
-            continue;
-        }
-        if (unit >= 0xd800 && unit <= 0xdbff && end - at >= 12 && at[6] == '\\' && at[7] == 'u') {
-            int32_t low = hex4(at + 8, 4);
-            if (low >= 0xdc00 && low <= 0xdfff) {
-                at += 12;
-                continue;
-            }
-        }
-        if (unit == 0 || (unit >= 0xd800 && unit <= 0xdfff)) {
-            memcpy(at + 2, (const char[]){'f', 'f', 'f', 'd'}, 4);
-            repaired = true;
-        }
-        at += 6;
-    }
-    return repaired;
-}
-
-const char *printable_snippet(struct arena *a, struct text body, size_t max)
-{
-    size_t len = body.len < max ? body.len : max;
-    char *out = arena_copy(a, body.at, len);
-
-    for (size_t i = 0; i < len; i++) {
-        if (out[i] < 0x20 || out[i] > 0x7e)
-            out[i] = '.';
-    }
-    return out;
-}
-
-/* Why yajl stopped, with the place and what stands around it. */
-static enum status refused(const struct parser *p, yajl_handle h, struct err *err)
-{
-    size_t at = yajl_get_bytes_consumed(h);
-    size_t from;
-    char *why;
-
-    if (at > p->body_len)
-        at = p->body_len;
-    if (p->too_deep)
-        return err_set(err, ST_REJECT, "JSON at byte %zu: nested deeper than %d levels",
-                       p->skipped + at, JSON_DEPTH_MAX);
-    from = at > 20 ? at - 20 : 0;
-    why = (char *)yajl_get_error(h, 0, NULL, 0);
-    why[strcspn(why, "\n")] = '\0';
-    return err_set(
-        err, ST_REJECT, "not JSON at byte %zu (%s): \"%s\"", p->skipped + at, why,
-        printable_snippet(p->arena, (struct text){p->body + from, p->body_len - from}, 40));
-}
-
-/* A copy of the body in the arena that yajl reads right. */
-static struct text prepared(struct arena *a, struct text body, bool *repaired)
-{
-    struct buf b = {.arena = a};
-
-    *repaired = append_repaired(&b, body);
-    *repaired |= repair_escapes(b.at, b.len);
-    return (struct text){b.at, b.len};
-}
-
-enum status json_parse_outline(struct json_doc *out, struct arena *a, struct text body,
-                               uint32_t levels, struct err *err)
-{
-    yajl_alloc_funcs memory = {yajl_take, yajl_grow, yajl_drop, a};
-    struct parser p = {.arena = a, .levels = levels};
-    bool repaired;
-    size_t received = body.len;
-    yajl_handle h;
-
-    if (body.len >= 3 && memcmp(body.at, "\xef\xbb\xbf", 3) == 0) {
-        body.at += 3;
-        body.len -= 3;
-    }
-    while (body.len > 0 && strchr(" \t\r\n", body.at[0]) && body.at[0]) {
-        body.at++;
-        body.len--;
-    }
-    if (body.len == 0)
-        return err_set(err, ST_REJECT, "not JSON: the body is empty");
-    p.skipped = received - body.len;
-    body = prepared(a, body, &repaired);
-    p.body = body.at;
-    p.body_len = body.len;
-    h = yajl_alloc(&callbacks, &memory, &p);
-    yajl_config(h, yajl_dont_validate_strings, 1); /* done above */
-    if (yajl_parse(h, (const unsigned char *)body.at, body.len) != yajl_status_ok ||
-        yajl_complete_parse(h) != yajl_status_ok)
-        return refused(&p, h, err);
-    *out = (struct json_doc){p.root, repaired};
-    return ST_OK;
-}
-
-enum status json_parse(struct json_doc *out, struct arena *a, struct text body, struct err *err)
-{
-    return json_parse_outline(out, a, body, JSON_DEPTH_MAX + 1, err);
-}
-
-const struct json *json_member(const struct json *node, const char *key)
-{
-    size_t len = strlen(key);
-
-    if (!json_is(node, JSON_OBJECT))
-        return NULL;
-    for (const struct json *m = node->first; m; m = m->next) {
-        if (m->key.len == len && memcmp(m->key.at, key, len) == 0)
-            return m;
-    }
-    return NULL;
-}
-
-const struct json *json_path(const struct json *node, const char *dotted)
-{
-    while (json_is(node, JSON_OBJECT)) {
-        size_t len = strcspn(dotted, ".");
-        const struct json *m = node->first;
-
-        while (m && !(m->key.len == len && memcmp(m->key.at, dotted, len) == 0))
-            m = m->next;
-        node = m;
-        if (dotted[len] == '\0')
-            return node;
-        dotted += len + 1;
-    }
-    return NULL;
-}
-
-bool json_is_null(const struct json *node)
-{
-    return !node || node->type == JSON_NULL;
-}
-
-struct text json_string(const struct json *node)
-{
-    return json_is(node, JSON_STRING) ? node->text : TEXT_NULL;
 }
 
 /* Length of the front of `t` that needs no escape. */

@@ -1,8 +1,13 @@
 /* json.h - reading JSON of strangers into a tree, and writing our own.
  *
- * Reading keeps a number's own digits. Text is made valid UTF-8 that Postgres accepts: a NUL, a
- * lone surrogate and bytes that are not UTF-8 become U+FFFD, and the tree says so (`repaired`).
- * Behind this header stands yajl; nobody else includes it. */
+ * Reading is RFC 8259 to the letter, but for two kindnesses: a byte order mark in front, and text
+ * that Postgres would refuse is mended: a NUL, a lone surrogate and bytes that are not UTF-8 become
+ * U+FFFD, and the tree says so (`repaired`). A number keeps its own digits.
+ *
+ * The parser is our own because fetcher and normalizer look at every byte of every page with it,
+ * and a library was the floor of both: yajl, the fastest in Debian, takes several times as long
+ * (docs/performance.md). yajl and jansson are the judges it is tested against, and a fuzzer looks
+ * for a body that it and yajl read differently (tests/fuzz/fuzz_json.c). */
 #ifndef UF_JSON_H
 #define UF_JSON_H
 
@@ -41,13 +46,15 @@ struct json_doc {
 #define JSON_DEPTH_MAX 32
 
 /* The whole of `body` must be one value (white space around it, and a UTF-8 byte order mark before,
- * are fine). A member given twice: the later wins. All lives in `a`. ST_REJECT: not JSON, too deep,
- * empty; err tells the byte offset and a short printable snippet. */
+ * are fine). A member given twice: the later wins. The tree lives in `a`, but a text or a number
+ * that needed no change is a slice of `body`, which has to live as long. ST_REJECT: not JSON, too
+ * deep, empty; err tells the byte (the first is 1) and a short printable snippet. */
 enum status json_parse(struct json_doc *out, struct arena *a, struct text body,
                        struct err *err) CHECKED;
 
 /* The same, for whoever needs the frame alone: all is checked, but only the upper `levels` are kept
- * (the root is the first). A lowest array or object has its `n` (doubles counted) and no children.
+ * (the root is the first, and always is). A lowest array or object has its `n` (doubles counted)
+ * and no children.
  */
 enum status json_parse_outline(struct json_doc *out, struct arena *a, struct text body,
                                uint32_t levels, struct err *err) CHECKED;

@@ -2,6 +2,7 @@
 #include "tests/fakes/jansson.h"
 
 #include "common/json.h"
+#include "common/json_scan.h"
 
 #include <stdlib.h>
 
@@ -67,17 +68,29 @@ static const struct {
     {"empty", "", "empty"},
     {"blanks only", " \n\t", "empty"},
     {"a byte order mark only", "\xef\xbb\xbf", "empty"},
-    {"data after the value", "{\"a\":1} {\"b\":2}", "trailing garbage"},
-    {"a word after the value", "1 x", "not JSON"},
-    {"cut off in an object", "{\"a\":1", "premature EOF"},
-    {"cut off in a text", "{\"a\":\"x", "premature EOF"},
-    {"cut off in an array", "[1,", "premature EOF"},
+    {"data after the value", "{\"a\":1} {\"b\":2}", "byte 9 (something follows the value)"},
+    {"a word after the value", "1 x", "follows"},
+    {"a text after the value that does not end", "1 \"x", "follows"},
+    {"cut off in an object", "{\"a\":1", "cut off"},
+    {"cut off in a text", "{\"a\":\"x", "cut off"},
+    {"cut off in an array", "[1,", "cut off"},
     {"cut off in an escape", "\"\\u00", "not JSON"},
     {"a comma too many", "[1,]", "not JSON"},
     {"a comma before the end of an object", "{\"a\":1,}", "not JSON"},
     {"a key without quotes", "{a:1}", "not JSON"},
     {"single quotes", "{'a':1}", "not JSON"},
     {"a comment", "/* x */ 1", "comment"},
+    {"blanks that are none of JSON's", "[1,\v2]", "not JSON"},
+    {"a form feed after the value", "1\f", "follows"},
+    {"a word in capitals", "True", "not JSON"},
+    {"a word cut off", "[nul", "byte 2 (no value)"},
+    {"a word too long", "[nulls]", "neither a comma nor"},
+    {"a plus sign", "+1", "not JSON"},
+    {"a sign alone", "-", "not JSON"},
+    {"a point without a digit before it", ".5", "not JSON"},
+    {"a member without a colon", "{\"a\" 1}", "colon"},
+    {"a bracket that closes another kind", "{\"a\":1]", "object's end"},
+    {"half a pair and four digits that are none", "\"\\ud83d\\uzzzz\"", "escape"},
     {"a leading zero", "01", "not JSON"},
     {"no digit after the point", "[1.]", "not JSON"},
     {"no digit in the exponent", "[1e]", "not JSON"},
@@ -288,6 +301,86 @@ static void damaged_bodies_are_survived(void **state)
     arena_free(&a);
 }
 
+/* Each byte at each place of a text of each length, so that it meets every edge of the blocks in
+ * which the text is looked through. */
+static void both_scans_stop_at_the_first_odd_byte(void **state)
+{
+    char text[40];
+
+    (void)state;
+    for (size_t len = 0; len <= sizeof(text); len++) {
+        const char *end = text + len;
+        memset(text, 'a', sizeof(text));
+        assert_ptr_equal(json_scan_portable(text, end), end);
+        assert_ptr_equal(json_scan(text, end), end);
+        for (size_t at = 0; at < len; at++) {
+            for (int byte = 0; byte < 256; byte++) {
+                bool plain = byte >= 0x20 && byte < 0x80 && byte != '"' && byte != '\\';
+                const char *want = plain ? end : text + at;
+                text[at] = (char)byte;
+                assert_ptr_equal(json_scan_portable(text, end), want);
+                assert_ptr_equal(json_scan(text, end), want);
+            }
+            text[at] = at % 2 ? ' ' : '~'; /* the least and the largest that are plain */
+        }
+    }
+}
+
+/* Lists of objects: the names of one are compared with those of the one before. */
+static const struct {
+    const char *name, *body, *want;
+} sister_cases[] = {
+    {"the same names", "[{\"a\":1,\"b\":2},{\"a\":3,\"b\":4}]",
+     "[{\"a\":1,\"b\":2},{\"a\":3,\"b\":4}]"},
+    {"a double after the same names", "[{\"a\":1,\"b\":2},{\"a\":3,\"b\":4,\"a\":5}]",
+     "[{\"a\":1,\"b\":2},{\"b\":4,\"a\":5}]"},
+    {"a double in both", "[{\"a\":1,\"b\":2,\"a\":3},{\"a\":1,\"b\":2,\"a\":3}]",
+     "[{\"b\":2,\"a\":3},{\"b\":2,\"a\":3}]"},
+    {"a double in the first", "[{\"a\":1,\"b\":2,\"a\":3},{\"b\":1,\"a\":2}]",
+     "[{\"b\":2,\"a\":3},{\"b\":1,\"a\":2}]"},
+    {"fewer, then a double", "[{\"a\":1,\"b\":2},{\"a\":3},{\"a\":4,\"a\":5}]",
+     "[{\"a\":1,\"b\":2},{\"a\":3},{\"a\":5}]"},
+    {"other names, and a double", "[{\"a\":1,\"b\":2},{\"b\":3,\"b\":4}]",
+     "[{\"a\":1,\"b\":2},{\"b\":4}]"},
+    {"another kind between", "[{\"a\":1},{},{\"x\":{\"a\":1,\"a\":2}},{\"a\":2,\"a\":3}]",
+     "[{\"a\":1},{},{\"x\":{\"a\":2}},{\"a\":3}]"},
+};
+
+static void doubles_are_seen_beside_sisters(void **state)
+{
+    struct arena *a = arena_new();
+    bool good = true;
+
+    (void)state;
+    for (size_t i = 0; i < ROWS(sister_cases); i++) {
+        struct buf b = {.arena = a};
+        struct json_doc doc;
+        struct err err;
+
+        assert_int_equal(json_parse(&doc, a, text_of(sister_cases[i].body), &err), ST_OK);
+        json_print(&b, doc.root);
+        good &= same_str(sister_cases[i].name, b.at, sister_cases[i].want);
+    }
+    assert_true(good);
+    arena_free(&a);
+}
+
+static void what_needs_no_change_is_a_slice_of_the_body(void **state)
+{
+    static const char body[] = "{\"a\":\"M\xc3\xbcnchen\",\"n\":12,\"e\":\"\\n\"}";
+    struct arena *a = arena_new();
+    struct json_doc doc;
+    struct err err;
+
+    (void)state;
+    assert_int_equal(json_parse(&doc, a, text_of(body), &err), ST_OK);
+    assert_ptr_equal(doc.root->first->key.at, body + 2);
+    assert_ptr_equal(json_member(doc.root, "a")->text.at, body + 6);
+    assert_ptr_equal(json_member(doc.root, "n")->text.at, strstr(body, "12"));
+    assert_string_equal(json_member(doc.root, "e")->text.at, "\n"); /* a copy */
+    arena_free(&a);
+}
+
 static void members_and_paths(void **state)
 {
     struct arena *a = arena_new();
@@ -395,6 +488,9 @@ int main(void)
         cmocka_unit_test(large_objects_keep_the_later_twin_too),
         cmocka_unit_test(another_parser_agrees),
         cmocka_unit_test(damaged_bodies_are_survived),
+        cmocka_unit_test(both_scans_stop_at_the_first_odd_byte),
+        cmocka_unit_test(doubles_are_seen_beside_sisters),
+        cmocka_unit_test(what_needs_no_change_is_a_slice_of_the_body),
         cmocka_unit_test(members_and_paths),
         cmocka_unit_test(an_outline_keeps_the_upper_levels),
         cmocka_unit_test(writing),

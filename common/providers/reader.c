@@ -226,7 +226,7 @@ static enum status read_cursor(struct reading *r, struct peek *out)
     out->has_more = more->type == JSON_TRUE;
     if (!out->has_more)
         return ST_OK;
-    out->cursor = json_string(next);
+    out->cursor = arena_text(r->arena, json_string(next)); /* may outlive the body */
     if (!out->cursor.at || out->cursor.len == 0)
         return page_fault(r, path, "more pages are said to follow, but there is no page token");
     if (out->cursor.len > READER_CURSOR_MAX)

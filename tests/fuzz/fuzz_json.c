@@ -1,5 +1,8 @@
-/* JSON of strangers: what is read is printed as what reads back the same, fit for Postgres. */
+/* JSON of strangers: it is read as yajl reads it, whole and in outline, refused where yajl refuses
+ * it, and what is read is printed as what reads back the same, fit for Postgres. */
 #include "common/json.h"
+#include "common/json_scan.h"
+#include "tests/fakes/yajl_tree.h"
 #include "tests/fuzz/fuzz.h"
 
 static void check_node(const struct json *node, int depth)
@@ -16,6 +19,46 @@ static void check_node(const struct json *node, int depth)
     HOLDS(n == node->n);
 }
 
+static void check_same(const struct json *ours, const struct json *theirs)
+{
+    const struct json *twin = theirs->first;
+
+    HOLDS(ours->type == theirs->type && ours->n == theirs->n);
+    HOLDS(text_eq(ours->key, theirs->key) && text_eq(ours->text, theirs->text));
+    for (const struct json *child = ours->first; child; child = child->next, twin = twin->next) {
+        HOLDS(twin != NULL);
+        check_same(child, twin);
+    }
+    HOLDS(twin == NULL);
+}
+
+static void check_against_yajl(struct arena *a, struct text body, uint32_t levels)
+{
+    struct json_doc ours, theirs;
+    struct err err = {0};
+    enum status st = json_parse_outline(&ours, a, body, levels, &err);
+
+    HOLDS(yajl_tree(&theirs, a, body, levels) == st);
+    HOLDS((st == ST_OK) == (err.text[0] == '\0'));
+    if (st != ST_OK)
+        return;
+    HOLDS(ours.repaired == theirs.repaired);
+    check_same(ours.root, theirs.root);
+}
+
+/* The two ways to look for the end of what is plain, from each place to each end. */
+static void check_scan(struct text t)
+{
+#ifdef __SSE2__
+    for (size_t i = 0; i < t.len && i < 64; i++) {
+        const char *from = t.at + i, *end = t.at + t.len;
+        HOLDS(json_scan_portable(from, end) == json_scan_sse2(from, end));
+    }
+#else
+    (void)t;
+#endif
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
     struct arena *a = arena_new();
@@ -24,6 +67,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     struct err err;
 
     HOLDS(printable_snippet(a, fuzz_text(data, len), 40) != NULL);
+    check_scan(fuzz_text(data, len));
+    check_against_yajl(a, fuzz_text(data, len), JSON_DEPTH_MAX + 1);
+    check_against_yajl(a, fuzz_text(data, len), 3);
     if (json_parse(&doc, a, fuzz_text(data, len), &err) == ST_OK) {
         check_node(doc.root, 0);
         json_print(&once, doc.root);
