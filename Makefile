@@ -12,7 +12,7 @@ PKGS    := libzmq libcurl msgpack libpq openssl libxxhash libuv
 PKG      = $(shell pkg-config $(1) $(PKGS))
 TESTPKG  = $(shell pkg-config $(1) cmocka jansson libmicrohttpd)
 CFLAGS   = $(CSTD) $(WARN) $(OPT) $(if $(CRASH),-DUF_CRASH_POINTS) -I. -I$(BUILD) -MMD -MP $(call PKG,--cflags)
-LDFLAGS  = $(OPT) -Wl,--as-needed
+LDFLAGS  = $(OPT) -Wl,--as-needed -Wl,-z,relro -Wl,-z,now
 LIBS     = $(call PKG,--libs) -lm
 
 STAGES  := scheduler fetcher normalizer writer gateway
@@ -72,9 +72,19 @@ web: test-deps all $(SIM); @tests/web/run.py   # the dashboard in Debian's chrom
 bench: test-deps all $(SIM); @tests/bench/run
 fuzz: test-deps ; @tests/fuzz/run $(or $(SECONDS),60)   # every decoder, that long each
 model: test-deps ; @docs/model/run                     # the life of a job, model-checked
+man: all ; @deploy/man-pages $(BUILD) $(BUILD)/man     # and the settings file of an installation
+install: man    # below DESTDIR; deploy/systemd/ runs it
+	install -D -t $(DESTDIR)/usr/sbin $(STAGES:%=$(BUILD)/bin/uf-%)
+	install -D -t $(DESTDIR)/usr/libexec/usage-fetcher $(BUILD)/bin/usagectl deploy/systemd/make-secrets
+	install -D -t $(DESTDIR)/usr/bin deploy/systemd/usagectl
+	install -D -m 644 -t $(DESTDIR)/lib/systemd/system deploy/systemd/*.service deploy/systemd/*.target
+	install -D -m 644 $(BUILD)/man/usage-fetcher.env $(DESTDIR)/etc/usage-fetcher/usage-fetcher.env
+	for s in 1 7 8; do install -D -m 644 -t $(DESTDIR)/usr/share/man/man$$s $(BUILD)/man/*.$$s || exit; done
+deb-test: test-deps all $(SIM); @/usr/bin/python3 tests/deb/run.py # installed in a clean system that boots; needs root
+deb: test-deps all ; @deploy/make-deb $(BUILD)  # the Debian package
 docs/config.md: $(BUILD)/bin/usagectl; $< config-markdown >$@
 format: test-deps ; @clang-format -i $(SOURCES)
 tidy: test-deps ; @for f in $$(git ls-files '*.c'); do clang-tidy --quiet $$f -- $(CSTD) -I. $(call PKG,--cflags) 2>/dev/null || exit 1; done
 clean: ; rm -rf build
-.PHONY: all next third deps test-deps run test check e2e torture chaos stack conformance web bench fuzz model format tidy clean
+.PHONY: all next third deps test-deps run test check e2e torture chaos stack conformance web bench fuzz model man install deb deb-test format tidy clean
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

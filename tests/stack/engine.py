@@ -35,6 +35,19 @@ def install():
     output("apt-get", "-o", "DPkg::Lock::Timeout=150", "-qq", "install", "-y", "--no-install-recommends", *missing, env=env)
 
 
+def base_system(cache):
+    """A tar of Debian 12, as small as it comes; kept in `cache` for a week."""
+    base = os.path.join(cache, "bookworm.tar")
+    if not os.path.exists(base) or time.time() - os.path.getmtime(base) > 7 * 86400:
+        with open("/etc/apt/sources.list.d/debian.sources", encoding="utf-8") as f:
+            mirror = next(line.split()[1] for line in f if line.startswith("URIs:"))
+        slim = [f"--dpkgopt=path-exclude=/usr/share/{what}/*" for what in ("doc", "man", "locale")]
+        output("mmdebstrap", "--quiet", "--variant=minbase", "--mode=root", "--dpkgopt=force-unsafe-io", *slim, "bookworm",
+               base + ".new.tar", mirror)
+        os.rename(base + ".new.tar", base)
+    return base
+
+
 class Engine:
     def __init__(self, folder, cache):
         """`cache`: where the base system and the plugins are kept from run to run."""
@@ -78,14 +91,7 @@ class Engine:
 
     def make_base_images(self):
         """debian:bookworm-slim and postgres:15, under their stock names: what the Dockerfile and compose.yaml name."""
-        base = os.path.join(self.cache, "bookworm.tar")
-        if not os.path.exists(base) or time.time() - os.path.getmtime(base) > 7 * 86400:
-            with open("/etc/apt/sources.list.d/debian.sources", encoding="utf-8") as f:
-                mirror = next(line.split()[1] for line in f if line.startswith("URIs:"))
-            slim = [f"--dpkgopt=path-exclude=/usr/share/{what}/*" for what in ("doc", "man", "locale")]
-            output("mmdebstrap", "--quiet", "--variant=minbase", "--mode=root", "--dpkgopt=force-unsafe-io", *slim, "bookworm",
-                   base + ".new.tar", mirror)
-            os.rename(base + ".new.tar", base)
+        base = base_system(self.cache)
         self.docker("import", "--change", 'CMD ["bash"]', base, "debian:bookworm-slim")
         self.docker("build", "--quiet", "--tag", "postgres:15", os.path.join(HERE, "postgres"))
 

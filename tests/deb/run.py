@@ -1,0 +1,369 @@
+#!/usr/bin/python3
+"""The Debian package, used for real: built, judged by lintian, installed in a clean Debian 12 that is booted with its
+own systemd, configured, started, looked into, hurt, scaled, upgraded, removed, purged. And each time it has read
+something the question is whether the table is the simulator's ledger, row for row.
+
+It needs root. Postgres and the simulator run outside; the machine reaches them by a folder and by this machine's
+network. Last line: N passed, N failed.
+"""
+
+import base64
+import contextlib
+import glob
+import http.client
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [os.path.join(HERE, "..", "stack"), os.path.join(HERE, "..", "e2e")]
+
+import harness  # noqa: E402
+from engine import Impossible  # noqa: E402
+from harness import Failed, check, equal, matches, wait_for  # noqa: E402
+from machine import Machine, status_of  # noqa: E402
+
+LIMIT_S = 300
+SECRETS = "/etc/usage-fetcher/secrets"
+POSTGRES = "/srv/postgres"  # where the machine sees its socket
+SERVICES = ("uf-scheduler", "uf-fetcher@1", "uf-fetcher@2", "uf-normalizer@1", "uf-writer@1", "uf-gateway")
+PROGRAMS = ["uf-scheduler", "uf-fetcher", "uf-normalizer", "uf-writer", "uf-gateway"]
+ACCOUNTS = range(4)
+
+
+class Installed(harness.Stack):
+    """The package in its machine, behind the harness's questions: usagectl(), sql(), compare()."""
+
+    def __init__(self, machine, package):
+        super().__init__(sim={"accounts": 3, "anthropic": 1}, migrate=False)
+        self.machine, self.package = machine, package
+        self.files_before = None
+        with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as s:
+            self.http_port = s.getsockname()[1]
+
+    def usagectl(self, *args, code=0, text=None, seconds=90, **_):
+        return harness.Result(code, self.machine.run("usagectl", *map(str, args), code=code, text=text or "", seconds=seconds), "")
+
+    def add_accounts_of(self, provider, base_url, accounts):
+        rows = "".join(f"sim-{n:06d},{self.sim.key(n)}\n" for n in accounts)
+        self.usagectl("account", "add", "--from-file", "-", "--provider", provider, "--base-url", base_url, text=rows)
+
+    def active(self, *units):
+        return all(self.machine.show(unit, "ActiveState") == "active" for unit in units)
+
+    def wait_active(self, *units):
+        wait_for(f"{', '.join(units)} active", lambda: self.active(*units), 30, 0.2)
+
+    def log(self, unit):
+        return self.machine.run("journalctl", "--no-pager", "-o", "cat", "-u", unit)
+
+    def files(self):
+        """Every file of the machine, without what apt, dpkg and the journal keep for themselves."""
+        found = self.machine.run("find", "/", "-xdev", "-path", "/proc", "-prune", "-o", "-not", "-type", "d", "-print",
+                                 "-o", "-path", "/etc/*", "-print").splitlines()
+        return {f for f in found if not re.match(r"/(var/(lib/(apt|dpkg|systemd)|cache|log|tmp|backups)|run|srv|tmp|sys|dev)/|/etc/.*-$|/\.", f)}
+
+    def cycle(self, days_ago):
+        """A day of the past of each account is read, and is exact."""
+        day = self.sim.start_now // 86400 - days_ago
+        dates = [time.strftime("%Y-%m-%d", time.gmtime(d * 86400)) for d in (day, day + 1)]
+        self.usagectl("inject", "--file", "-", "--wait", text="".join(f"{name},,{dates[0]},{dates[1]}\n" for name in self.names(ACCOUNTS)))
+        return self.compare(ACCOUNTS)
+
+
+TESTS = []
+
+
+def test(name):
+    def register(function):
+        TESTS.append((name, function))
+        return function
+    return register
+
+
+@test("lintian finds no error and no warning")
+def _(s):
+    done = subprocess.run(["lintian", "--allow-root", "--fail-on", "error,warning", s.package], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          check=False)
+    equal((done.returncode, done.stdout.decode()), (0, ""), "lintian")
+
+
+@test("installed with apt in a clean Debian 12, with what it depends on")
+def _(s):
+    m = s.machine
+    m.run("apt-get", "-qq", "update")
+    # systemd comes first, so that what it makes is not taken for ours after the purge.
+    m.run("apt-get", "-qq", "install", "-y", "--no-install-recommends", "systemd", "ca-certificates", seconds=120)
+    s.files_before = s.files()
+    m.write("/root/" + os.path.basename(s.package), "")
+    shutil.copy(s.package, m.path("/root"))
+    m.run("apt-get", "-qq", "install", "-y", "--no-install-recommends", "/root/" + os.path.basename(s.package), seconds=120)
+    equal(m.run("dpkg-query", "-W", "-f", "${Status}", "usage-fetcher"), "install ok installed", "status")
+    for name in PROGRAMS:
+        matches(rf"^{name} \d", m.run(name, "--version"), f"{name} --version")
+    matches("usage: usagectl COMMAND", m.run("usagectl", "--help"), "usagectl --help")
+    check(re.match(r"usage-fetcher:x:\d{3}:\d{3}:Usage Fetcher:/:/usr/sbin/nologin\n", m.run("getent", "passwd", "usage-fetcher")), "the user")
+
+
+@test("the secrets are made at the installation, for root alone")
+def _(s):
+    said = s.machine.run("stat", "-c", "%n %a %U:%G %F", SECRETS, *[f"{SECRETS}/{n}" for n in (
+        "encryption_key", "person_key", "cron_api_key", "dashboard_token", "database_url.scheduler", "database_url.writer", "database_url.gateway")])
+    equal([line.split(" ", 1)[1] for line in said.splitlines()],
+          ["700 root:root directory"] + ["600 root:root regular file"] * 4 + ["777 root:root symbolic link"] * 3, "modes")
+    values = {s.machine.read(f"{SECRETS}/{n}") for n in ("encryption_key", "person_key", "cron_api_key", "dashboard_token")}
+    equal(len(values), 4, "different secrets")
+    matches("Permission denied", s.machine.run("setpriv", "--reuid", "usage-fetcher", "--clear-groups", "cat", f"{SECRETS}/encryption_key", code=None),
+            "the services' user and the folder of secrets")
+
+
+@test("every program has its manual page")
+def _(s):
+    for page in [(1, "usagectl"), (7, "usage-fetcher")] + [(8, p) for p in PROGRAMS]:
+        said = subprocess.run(["man", "-M", s.machine.path("/usr/share/man"), str(page[0]), page[1]], stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, env={**os.environ, "LC_ALL": "C.UTF-8", "MANWIDTH": "80", "MANPAGER": "cat"}, check=False)
+        check(said.returncode == 0 and page[1] in said.stdout.decode(), f"man {page}: {said.stdout.decode()}")
+
+
+@test("systemd boots, and nothing of it runs before it is asked for")
+def _(s):
+    s.machine.boot(f"{s.postgres.folder}:{POSTGRES}")
+    equal(s.machine.run("systemctl", "list-units", "--no-legend", "--all", "uf-*", "usage-fetcher*"), "", "units")
+    equal(s.machine.run("systemctl", "is-enabled", "usage-fetcher.target", code=1).strip(), "disabled", "usage-fetcher.target")
+
+
+@test("without a database it says which file is missing")
+def _(s):
+    said = s.machine.run("systemctl", "start", "uf-scheduler", code=None)
+    said += s.machine.run("journalctl", "--no-pager", "-u", "uf-scheduler")
+    matches("Assertion failed|AssertFileNotEmpty=/etc/usage-fetcher/secrets/database_url.scheduler", said, "journal")
+    matches("DATABASE_URL is not set", s.machine.run("usagectl", "status", code=100), "usagectl status")
+
+
+@test("configured and started with one command: every process is ready")
+def _(s):
+    m = s.machine
+    m.run("install", "-m", "600", "/dev/stdin", f"{SECRETS}/database_url", text=f"postgresql:///uf?host={POSTGRES}&user=uf\n")
+    m.write("/etc/usage-fetcher/usage-fetcher.env", m.read("/etc/usage-fetcher/usage-fetcher.env")
+            + f'\nUF_SCHEDULE="{harness.NEVER}"\nUF_LEASE=10s\nUF_HTTP=127.0.0.1:{s.http_port}\n')
+    m.run("systemctl", "enable", "--now", "usage-fetcher.target")
+    s.wait_active("uf-migrate", *SERVICES)
+    for unit in SERVICES:
+        check('"event":"stage.ready"' in s.log(unit), f"{unit} did not say that it is ready")
+    s.person_key = base64.b64decode(m.read(f"{SECRETS}/person_key"))
+    equal(m.run("systemctl", "list-units", "--failed", "--no-legend"), "", "failed units")
+
+
+@test("accounts are added and a full cycle of both providers is exact")
+def _(s):
+    s.usagectl("pause")
+    s.add_accounts(ACCOUNTS, hold=False)
+    s.usagectl("resume")
+    matches(r"succeeded +4\b", s.usagectl("run", "--wait").out, "usagectl run --wait")
+    s.wait_backfill()
+    rows = s.compare(ACCOUNTS)
+    check(rows > 1000, f"only {rows} rows")
+    print(f"        {rows} rows")
+
+
+@test("the dashboard answers, and wants its token")
+def _(s):
+    def get(path, **headers):
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", s.http_port, timeout=10)) as c:
+            c.request("GET", path, headers=headers)
+            answer = c.getresponse()
+            return answer.status, answer.read().decode()
+    wait_for("/readyz", lambda: '"ready":true' in get("/readyz")[1], 10, 0.2)
+    equal(get("/api/v1/accounts")[0], 401, "without the token")
+    token = s.machine.read(f"{SECRETS}/dashboard_token").strip()
+    matches('"account":"sim-000000"', get("/api/v1/accounts", Authorization=f"Bearer {token}")[1], "with it")
+    matches("usage_fetcher_", get("/metrics", Authorization=f"Bearer {token}")[1], "/metrics")
+
+
+@test("each process is confined: its user, no capability, its filter, its secrets and no other's")
+def _(s):
+    secrets = [s.machine.read(f"{SECRETS}/{n}").strip() for n in ("database_url", "encryption_key", "person_key", "cron_api_key", "dashboard_token")]
+    user = s.machine.run("id", "-u", "usage-fetcher").strip()
+    want = {"uf-scheduler": "database_url", "uf-fetcher@1": "encryption_key", "uf-fetcher@2": "encryption_key", "uf-normalizer@1": "person_key",
+            "uf-writer@1": "database_url", "uf-gateway": "cron_api_key dashboard_token database_url"}
+    outside = os.readlink("/proc/self/ns/net")
+    for unit, names in want.items():
+        pid = s.machine.pid(unit)
+        status = status_of(pid)
+        equal(set(status["Uid"].split()), {user}, f"user of {unit}")
+        equal({status[f"Cap{c}"] for c in ("Inh", "Prm", "Eff", "Bnd", "Amb")}, {"0" * 16}, f"capabilities of {unit}")
+        equal((status["NoNewPrivs"], status["Seccomp"]), ("1", "2"), f"no new privileges and the filter of {unit}")
+        equal(os.readlink(f"/proc/{pid}/ns/net") != outside, unit == "uf-normalizer@1", f"{unit} has a network of its own")
+        inside = f"/proc/{pid}/root"
+        equal(sorted(os.path.basename(f) for f in glob.glob(f"{inside}/run/credentials/*/*")), names.split(), f"secrets of {unit}")
+        check(not os.listdir(f"{inside}/home") and not os.listdir(f"{inside}/root"), f"{unit} sees somebody's home")
+        with open(f"/proc/{pid}/environ", "rb") as f:
+            environ = f.read().decode()
+        check(not any(secret in environ for secret in secrets), f"a secret is in the environment of {unit}")
+        # What is written in its namespace, as its user.
+        way = ["nsenter", "-t", str(pid), "-m", "-U", "-S", user, "-G", user, "sh", "-c"]
+        for path, may in (("/run/usage-fetcher/x", True), ("/tmp/x", True), ("/etc/x", False), ("/var/tmp/x", True), ("/var/lib/x", False),
+                          ("/usr/sbin/x", False), ("/dev/shm/x", None)):
+            done = subprocess.run([*way, f"echo >{path} && rm {path}"], stderr=subprocess.DEVNULL, check=False)
+            check(may is None or (done.returncode == 0) == may, f"{unit} {'can not' if may else 'can'} write {path}")
+
+
+@test("kill -9 and status 111: started again; status 100: not")
+def _(s):
+    m = s.machine
+    for unit in ("uf-fetcher@1", "uf-normalizer@1", "uf-writer@1", "uf-scheduler", "uf-gateway"):
+        os.kill(m.pid(unit), signal.SIGKILL)
+    for unit in ("uf-fetcher@1", "uf-normalizer@1", "uf-writer@1", "uf-scheduler", "uf-gateway"):
+        wait_for(f"{unit} runs again", lambda u=unit: m.show(u, "NRestarts") == "1" and s.active(u), 20, 0.2)
+    pid = m.pid("uf-normalizer@1")
+    os.kill(pid, signal.SIGSTOP)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCONT):  # asked twice, it ends at once, with 111
+        os.kill(pid, number)
+    wait_for("uf-normalizer@1 runs again after 111", lambda: m.show("uf-normalizer@1", "NRestarts") == "2" and s.active("uf-normalizer@1"), 20, 0.2)
+    matches("status=111", m.run("journalctl", "--no-pager", "-u", "uf-normalizer@1"), "journal")
+
+    env = m.read("/etc/usage-fetcher/usage-fetcher.env")
+    m.write("/etc/usage-fetcher/usage-fetcher.env", env + "\nUF_BATCH_MS=soon\n")
+    m.run("systemctl", "restart", "uf-writer@1", code=1)
+    time.sleep(3)
+    equal((m.show("uf-writer@1", "ActiveState"), m.show("uf-writer@1", "ExecMainStatus")), ("failed", "100"), "uf-writer@1 with a wrong setting")
+    matches("UF_BATCH_MS=.*write a whole number", s.log("uf-writer@1"), "journal")
+    m.write("/etc/usage-fetcher/usage-fetcher.env", env)
+    m.run("systemctl", "start", "uf-writer@1")
+    s.cycle(12)
+
+
+@test("one more fetcher and one more writer, and fewer again")
+def _(s):
+    m = s.machine
+    m.run("systemctl", "enable", "--now", "uf-fetcher@3", "uf-writer@2")
+    s.wait_active("uf-fetcher@3", "uf-writer@2")
+    top = s.usagectl("top").out
+    equal([len(re.findall(rf"(?m)^{stage} +{stage}-", top)) for stage in ("fetcher", "writer")], [3, 2], "fetchers and writers that usagectl top hears")
+    s.cycle(11)
+    m.run("systemctl", "disable", "--now", "uf-fetcher@2", "uf-writer@2")
+    equal(s.active("uf-fetcher@2"), False, "uf-fetcher@2")
+    s.cycle(10)
+
+
+@test("stop and start of the target reach every process, and each ends with 0")
+def _(s):
+    m = s.machine
+    running = ("uf-scheduler", "uf-fetcher@1", "uf-fetcher@3", "uf-normalizer@1", "uf-writer@1", "uf-gateway")
+    m.run("systemctl", "stop", "usage-fetcher.target")
+    for unit in running:
+        equal((m.show(unit, "ActiveState"), m.show(unit, "Result"), m.show(unit, "ExecMainStatus")), ("inactive", "success", "0"), unit)
+    m.run("systemctl", "start", "usage-fetcher.target")
+    s.wait_active(*running)
+
+
+@test("upgraded: settings and secrets stay, what runs goes on with the new programs")
+def _(s):
+    m = s.machine
+    newer = os.path.join(m.folder, "newer")
+    subprocess.run(["dpkg-deb", "-R", s.package, newer], check=True)
+    for path, change in (("DEBIAN/control", lambda t: re.sub(r"(?m)^Version: .*", r"\g<0>.1", t)),
+                         ("etc/usage-fetcher/usage-fetcher.env", lambda t: t + "\n# new in this version\n")):
+        with open(os.path.join(newer, path), "r+", encoding="utf-8") as f:
+            text = f.read()
+            f.seek(0)
+            f.write(change(text))
+    subprocess.run(["dpkg-deb", "-b", "--root-owner-group", "-Znone", newer, m.path("/root/newer.deb")], check=True, stdout=subprocess.DEVNULL)
+    running = ("uf-scheduler", "uf-fetcher@1", "uf-fetcher@3", "uf-normalizer@1", "uf-writer@1", "uf-gateway")
+    before = {unit: m.pid(unit) for unit in running}
+    key, env = m.read(f"{SECRETS}/encryption_key"), m.read("/etc/usage-fetcher/usage-fetcher.env")
+    m.run("dpkg", "--force-confdef", "--force-confold", "-i", "/root/newer.deb", seconds=120)
+    s.wait_active(*running)
+    for unit in running:
+        check(m.pid(unit) not in (0, before[unit]), f"{unit} still runs the old program")
+    equal(m.read(f"{SECRETS}/encryption_key"), key, "encryption_key")
+    equal(m.read("/etc/usage-fetcher/usage-fetcher.env"), env, "settings that were changed here")
+    check("# new in this version" in m.read("/etc/usage-fetcher/usage-fetcher.env.dpkg-dist"), "the new version's settings are not beside them")
+    equal(s.active("uf-fetcher@2", "uf-writer@2"), False, "what was disabled")
+    s.cycle(9)
+
+
+@test("no error is in any log that was not asked for, and no secret")
+def _(s):
+    logs = s.machine.run("journalctl", "--no-pager", "-o", "cat", "-u", "uf-*")
+    errors = [line for line in logs.splitlines() if '"level":"error"' in line and "UF_BATCH_MS" not in line]
+    equal(errors, [], "lines of level error")
+    for name in ("encryption_key", "person_key", "cron_api_key", "dashboard_token"):
+        check(s.machine.read(f"{SECRETS}/{name}").strip() not in logs, f"{name} is in the logs")
+    check("sk-admin-sim" not in logs and "sk-ant-admin01-sim" not in logs, "a provider's key is in the logs")
+
+
+@test("removed: nothing runs, settings and secrets stay; purged: nothing is left")
+def _(s):
+    m = s.machine
+    m.run("apt-get", "-qq", "remove", "-y", "usage-fetcher", seconds=120)
+    equal(m.processes_of(m.run("id", "-u", "usage-fetcher").strip()), [], "processes of its user")
+    check(not os.path.exists(m.path("/usr/sbin/uf-writer")) and os.path.exists(m.path(f"{SECRETS}/encryption_key"))
+          and os.path.exists(m.path("/etc/usage-fetcher/usage-fetcher.env")), "what removing leaves")
+    m.run("apt-get", "-qq", "purge", "-y", "usage-fetcher", seconds=120)
+    m.run("apt-get", "-qq", "autoremove", "--purge", "-y", seconds=120)
+    equal(sorted(s.files() - s.files_before), ["/root/newer.deb"] + ["/root/" + os.path.basename(s.package)], "files that are left")
+    check(not os.path.exists(m.path("/run/usage-fetcher")), "its run folder is left")
+    equal(m.run("systemctl", "list-units", "--failed", "--no-legend"), "", "failed units")
+
+
+def run(s):
+    """Answers (passed, failed). Each test goes on where the one before it ended, so the first failure ends all."""
+    for number, (name, function) in enumerate(TESTS):
+        began = time.monotonic()
+        try:
+            function(s)
+            print(f"ok      {name}  ({time.monotonic() - began:.1f} s)", flush=True)
+        except Exception as e:  # pylint: disable=broad-except
+            print(f"FAILED  {name}  ({time.monotonic() - began:.1f} s)\n        {type(e).__name__}: {e}".replace("\n", "\n        "), flush=True)
+            if s.machine.leader:
+                with contextlib.suppress(Exception):
+                    print("        " + s.machine.run("journalctl", "--no-pager", "-n", "40").replace("\n", "\n        "))
+            return number, len(TESTS) - number
+    return len(TESTS), 0
+
+
+def built():
+    done = subprocess.run([os.path.join(harness.ROOT, "deploy/make-deb"), harness.BUILD], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    if done.returncode != 0:
+        raise Impossible("the package is not built:\n" + done.stdout.decode(errors="replace")[-3000:])
+    return next(line for line in done.stdout.decode().split() if "dbgsym" not in line)
+
+
+def main():
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    signal.signal(signal.SIGALRM, lambda *_: sys.exit(f"FAILED  not done within {LIMIT_S} s\n0 passed, 1 failed"))
+    signal.alarm(LIMIT_S)
+    folder = tempfile.mkdtemp(prefix="uf-deb-")
+    os.environ["UF_E2E_PG_TEMPLATE"] = harness.postgres_template(os.path.join(harness.BUILD, "tests", "pg-template"))
+    machine = s = None
+    passed, failed = 0, 1
+    try:
+        began = time.monotonic()
+        package = built()
+        print(f"the package: {time.monotonic() - began:.0f} s, {os.path.getsize(package) / 1e6:.1f} MB", flush=True)
+        began = time.monotonic()
+        machine = Machine(folder, os.path.join(harness.BUILD, "stack"))
+        print(f"a clean Debian 12: {time.monotonic() - began:.0f} s", flush=True)
+        s = Installed(machine, package)
+        passed, failed = run(s)
+    except (Impossible, Failed) as e:
+        print(f"FAILED  {e}", flush=True)
+    finally:
+        if machine:
+            machine.stop()
+        if s:
+            s.close()
+        shutil.rmtree(folder, ignore_errors=True)
+    print(f"{passed} passed, {failed} failed")
+    return 0 if failed == 0 and passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
