@@ -29,7 +29,7 @@ from engine import Impossible  # noqa: E402
 from harness import Failed, check, equal, matches, wait_for  # noqa: E402
 from machine import Machine, status_of  # noqa: E402
 
-LIMIT_S = 300
+LIMIT_S = 600
 SECRETS = "/etc/usage-fetcher/secrets"
 POSTGRES = "/srv/postgres"  # where the machine sees its socket
 SERVICES = ("uf-scheduler", "uf-fetcher@1", "uf-fetcher@2", "uf-normalizer@1", "uf-writer@1", "uf-gateway")
@@ -67,7 +67,7 @@ class Installed(harness.Stack):
         """Every file of the machine, without what apt, dpkg and the journal keep for themselves."""
         found = self.machine.run("find", "/", "-xdev", "-path", "/proc", "-prune", "-o", "-not", "-type", "d", "-print",
                                  "-o", "-path", "/etc/*", "-print").splitlines()
-        return {f for f in found if not re.match(r"/(var/(lib/(apt|dpkg|systemd)|cache|log|tmp|backups)|run|srv|tmp|sys|dev)/|/etc/.*-$|/\.", f)}
+        return {f for f in found if not re.match(r"/(var/(lib/(apt|dpkg|systemd)|cache|log|tmp|backups)|run|srv|tmp|sys|dev)/|/etc/.*-$|/etc/mtab$|/\.", f)}
 
     def cycle(self, days_ago):
         """A day of the past of each account is read, and is exact."""
@@ -256,8 +256,9 @@ def _(s):
 def _(s):
     m = s.machine
     running = ("uf-scheduler", "uf-fetcher@1", "uf-fetcher@3", "uf-normalizer@1", "uf-writer@1", "uf-gateway")
-    m.run("systemctl", "stop", "usage-fetcher.target")
+    m.run("systemctl", "stop", "usage-fetcher.target")  # which does not wait for its parts
     for unit in running:
+        wait_for(f"{unit} has ended", lambda u=unit: m.show(u, "ActiveState") != "deactivating", 15, 0.2)
         equal((m.show(unit, "ActiveState"), m.show(unit, "Result"), m.show(unit, "ExecMainStatus")), ("inactive", "success", "0"), unit)
     m.run("systemctl", "start", "usage-fetcher.target")
     s.wait_active(*running)
