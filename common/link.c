@@ -26,6 +26,10 @@
 #define PULSE_HWM     16 /* for each listener: one that reads too slowly misses the newest */
 #define PULSE_MAX     (1 << 20)
 #define LINGER_MS     1000
+#define CONNECT_MS    5000
+/* Half of a lease as it is by default: what is lost with a connection is read again after that. Not
+ * less: a peer that reads nothing so long, since Postgres is away, counts as gone, too. */
+#define GONE_MS 60000
 #define PULSE_LINGER                                                                               \
     500 /* that somebody leaves should be heard, but not wait for a listener that hangs */
 
@@ -232,7 +236,10 @@ static void *socket_new(const struct link *link, struct text routing_id)
     set_int(socket, ZMQ_TCP_KEEPALIVE, 1);
     set_int(socket, ZMQ_TCP_KEEPALIVE_IDLE, 5);
     set_int(socket, ZMQ_TCP_KEEPALIVE_INTVL, 2);
-    set_int(socket, ZMQ_TCP_KEEPALIVE_CNT, 3);
+    /* Without these two TCP repeats what was sent into a silent cut, and the greeting of a new
+     * connection, after ever longer times, and a link comes back long after the cut has ended. */
+    set_int(socket, ZMQ_TCP_MAXRT, GONE_MS);
+    set_int(socket, ZMQ_CONNECT_TIMEOUT, CONNECT_MS);
     (void)zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &message_max, sizeof(message_max));
     if (routing_id.at)
         (void)zmq_setsockopt(socket, ZMQ_ROUTING_ID, routing_id.at, routing_id.len);

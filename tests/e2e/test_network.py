@@ -20,7 +20,7 @@ from sim import Sim
 from tcp import TcpStack, secrets_of
 
 FETCHERS, NORMALIZERS = ("fetcher-1", "fetcher-2"), ("normalizer-1", "normalizer-2")
-HOSTS = ("postgres", "scheduler", *FETCHERS, *NORMALIZERS, "writer-1", "gateway", "provider", "desk")
+HOSTS = ("postgres", "scheduler-1", "scheduler-2", *FETCHERS, *NORMALIZERS, "writer-1", "gateway", "provider", "desk")
 PORTS = {"JOBS": ("scheduler", 7701), "PAGES": ("normalizer", 7702), "RECORDS": ("writer", 7703), "ACKS": ("scheduler", 7704),
          "CONTROL": ("scheduler", 7705), "PULSE": (None, 7706)}
 BINDS = {"scheduler": ("JOBS", "ACKS", "CONTROL"), "normalizer": ("PAGES",), "writer": ("RECORDS",)}
@@ -103,7 +103,7 @@ class NetStack(TcpStack):
         return env
 
     def control(self, request, seconds=10):
-        self.endpoints["CONTROL"] = f"tcp://{self.network.addresses['scheduler']}:{PORTS['CONTROL'][1]}"
+        self.endpoints["CONTROL"] = f"tcp://{self.network.addresses['scheduler-1']}:{PORTS['CONTROL'][1]}"
         return super().control(request, seconds)
 
     def close(self):
@@ -147,7 +147,7 @@ def net_stack(accounts, anthropic, curve=True, **env):
 def _():
     accounts = range(8)
     with net_stack(accounts=6, anthropic=2, UF_LEASE="20s", UF_BACKFILL="4d") as s:
-        s.start_all(fetcher=2, normalizer=2)
+        s.start_all(scheduler=2, fetcher=2, normalizer=2)
         s.add_accounts(accounts)
         s.run()
         s.wait_backfill()
@@ -231,7 +231,7 @@ def seen_on_the_wire(curve):
     accounts = range(4)
     with net_stack(accounts=3, anthropic=1, UF_BACKFILL="2d", curve=curve) as s:
         def whole_life():
-            s.start_all(fetcher=2, normalizer=2)
+            s.start_all(scheduler=2, fetcher=2, normalizer=2)
             s.wait_ready(s.start("gateway"))
             s.add_accounts(accounts)
             s.run()
