@@ -68,6 +68,7 @@ torture: test-deps ; @tests/torture/run.py   # dies at every CRASH_POINT once; -
 chaos: test-deps all $(SIM); @/usr/bin/python3 tests/chaos/run.py   # ten minutes in which everything goes wrong at random
 stack: ; @/usr/bin/python3 tests/stack/run.py # the compose stack in a Docker engine of its own; needs root, takes minutes
 conformance: test-deps all $(SIM); @tests/conformance/run
+kubernetes: test-deps all ; @tests/kubernetes/run   # deploy/kubernetes, as far as can be said without a cluster
 web: test-deps all $(SIM); @tests/web/run.py   # the dashboard in Debian's chromium
 bench: test-deps all $(SIM); @tests/bench/run
 fuzz: test-deps ; @tests/fuzz/run $(or $(SECONDS),60)   # every decoder, that long each
@@ -86,5 +87,5 @@ docs/config.md: $(BUILD)/bin/usagectl; $< config-markdown >$@
 format: test-deps ; @clang-format -i $(SOURCES)
 tidy: test-deps ; @for f in $$(git ls-files '*.c'); do clang-tidy --quiet $$f -- $(CSTD) -I. $(call PKG,--cflags) 2>/dev/null || exit 1; done
 clean: ; rm -rf build
-.PHONY: all next third deps test-deps run test check e2e torture chaos stack conformance web bench fuzz model man install deb deb-test format tidy clean
+.PHONY: all next third deps test-deps run test check e2e torture chaos stack conformance kubernetes web bench fuzz model man install deb deb-test format tidy clean
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

@@ -121,6 +121,10 @@ def _():
     promtool("check", "config", os.path.join(PROMETHEUS, "prometheus.yml"))
     promtool("check", "rules", os.path.join(PROMETHEUS, "alerts.yml"))
     promtool("test", "rules", os.path.join(PROMETHEUS, "alerts_test.yml"))
+    with open(os.path.join(PROMETHEUS, "alerts.yml"), encoding="utf-8") as f:
+        alerts = re.findall(r"- alert: (\w+)[\s\S]*?severity: (\w+)", f.read())
+    with open(os.path.join(ROOT, "docs", "operations.md"), encoding="utf-8") as f:
+        equal(re.findall(r"(?m)^\| `(UsageFetcher\w+)` \((\w+)\)", f.read()), alerts, "the alerts that docs/operations.md explains")
     found = expressions()
     check(len(found) > 45, f"only {len(found)} expressions found")
     wait_for("only the living ones", lambda: len(stages(s)[0]["instances"]) == 6, 40)
