@@ -79,6 +79,7 @@ install: man    # below DESTDIR; deploy/systemd/ runs it
 	install -D -t $(DESTDIR)/usr/libexec/usage-fetcher $(BUILD)/bin/usagectl deploy/systemd/make-secrets
 	install -D -t $(DESTDIR)/usr/bin deploy/systemd/usagectl
 	install -D -m 644 -t $(DESTDIR)/lib/systemd/system deploy/systemd/*.service deploy/systemd/*.target
+	install -D -m 644 -t $(DESTDIR)/usr/share/doc/usage-fetcher/examples deploy/systemd/examples/*
 	install -D -m 644 $(BUILD)/man/usage-fetcher.env $(DESTDIR)/etc/usage-fetcher/usage-fetcher.env
 	for s in 1 7 8; do install -D -m 644 -t $(DESTDIR)/usr/share/man/man$$s $(BUILD)/man/*.$$s || exit; done
 deb-test: test-deps all $(SIM); @/usr/bin/python3 tests/deb/run.py # installed in a clean system that boots; needs root

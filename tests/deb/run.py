@@ -153,7 +153,7 @@ def _(s):
     m.write("/etc/usage-fetcher/usage-fetcher.env", m.read("/etc/usage-fetcher/usage-fetcher.env")
             + f'\nUF_SCHEDULE="{harness.NEVER}"\nUF_LEASE=10s\nUF_HTTP=127.0.0.1:{s.http_port}\n')
     m.run("systemctl", "enable", "--now", "usage-fetcher.target")
-    s.wait_active("uf-migrate", *SERVICES)
+    s.wait_active("usage-fetcher-migrate", *SERVICES)
     for unit in SERVICES:
         check('"event":"stage.ready"' in s.log(unit), f"{unit} did not say that it is ready")
     s.person_key = base64.b64decode(m.read(f"{SECRETS}/person_key"))
@@ -250,6 +250,39 @@ def _(s):
     m.run("systemctl", "disable", "--now", "uf-fetcher@2", "uf-writer@2")
     equal(s.active("uf-fetcher@2"), False, "uf-fetcher@2")
     s.cycle(10)
+
+
+@test("a fetcher as on another machine: over TCP, encrypted, with the example's settings")
+def _(s):
+    m = s.machine
+    ports = dict(zip(("jobs", "pages"), (e.rsplit(":", 1)[1] for e in harness.free_endpoints(2))))
+    public = ""
+    for role in ("scheduler", "fetcher", "normalizer", "writer", "gateway", "usagectl"):
+        pair = dict(line.split(" ", 1) for line in m.run("usagectl", "keygen", "--curve").splitlines())
+        public += f"{role} {pair['public']}\n"
+        m.write(f"{SECRETS}/curve_secret.{role if role == 'usagectl' else 'uf-' + role}", pair["secret"] + "\n", 0o600)
+    m.write("/etc/usage-fetcher/curve.keys", public)
+    env = m.read("/etc/usage-fetcher/usage-fetcher.env")
+    m.write("/etc/usage-fetcher/usage-fetcher.env", env + "".join(
+        f"UF_{link.upper()}=ipc:///run/usage-fetcher/{link},tcp://*:{port}\n" for link, port in ports.items()))
+    example = m.read("/usr/share/doc/usage-fetcher/examples/tcp.conf")
+    m.run("mkdir", "-p", "/etc/systemd/system/uf-.service.d", "/etc/systemd/system/uf-fetcher@9.service.d")
+    m.write("/etc/systemd/system/uf-.service.d/tcp.conf", example)
+    m.write("/etc/systemd/system/uf-fetcher@9.service.d/elsewhere.conf",
+            "[Service]\nEnvironmentFile=\n" + "".join(f"Environment=UF_{link.upper()}=tcp://127.0.0.1:{port}\n" for link, port in ports.items()))
+    m.run("systemctl", "daemon-reload")
+    m.run("systemctl", "restart", "usage-fetcher.target")
+    m.run("systemctl", "stop", "uf-fetcher@1", "uf-fetcher@3")
+    m.run("systemctl", "start", "uf-fetcher@9")
+    s.wait_active("uf-scheduler", "uf-normalizer@1", "uf-writer@1", "uf-fetcher@9")
+    s.cycle(8)
+    check('"event":"job.done"' in s.log("uf-fetcher@9"), "the fetcher over TCP did nothing")
+    m.run("systemctl", "stop", "uf-fetcher@9")
+    m.run("rm", "-r", "/etc/systemd/system/uf-.service.d", "/etc/systemd/system/uf-fetcher@9.service.d")
+    m.write("/etc/usage-fetcher/usage-fetcher.env", env)
+    m.run("systemctl", "daemon-reload")
+    m.run("systemctl", "restart", "usage-fetcher.target")
+    s.wait_active("uf-scheduler", "uf-normalizer@1", "uf-writer@1", "uf-fetcher@1", "uf-fetcher@3")
 
 
 @test("stop and start of the target reach every process, and each ends with 0")
