@@ -122,6 +122,7 @@ const char *cli_advice(struct text ending);
 #define COMMAND(name)                                                                              \
     enum status name(struct cli *cli, const struct args *args, struct err *err) CHECKED
 COMMAND(cmd_migrate);
+COMMAND(cmd_grant);
 COMMAND(cmd_account_add);
 COMMAND(cmd_account_rotate_key);
 COMMAND(cmd_account_list);

@@ -97,9 +97,14 @@ static const char prices_details[] =
     "or\n"
     "output. currency and valid_from may be left out: USD, and ever since. Prices make estimates\n"
     "(view cost_estimate); they are never added to what a provider bills.\n";
+static const char grant_details[] =
+    "For a database whose login may not make roles: names a role that is there already instead of\n"
+    "uf_scheduler, uf_writer, ... (docs/security.md). Needs the login that owns the tables.\n";
 
 const struct command commands[] = {
     {"migrate", "", "make or update the tables", NULL, NONE, 0, 0, 0, cmd_migrate},
+    {"grant", "scheduler|writer|gateway|admin ROLE", "give a database role one part's rights",
+     grant_details, NONE, 2, 2, 0, cmd_grant},
     {"account add",
      "NAME --provider P [--base-url U] [--key-file F|-] [--label k=v ...]",
      "add an account",

@@ -84,6 +84,74 @@ static bool check_database(struct cli *cli)
     return true;
 }
 
+/* ---- what this login may do ---- */
+
+/* What the login has, beside what role_rights() gives to its parts: the parts whose policies name a
+ * role that it belongs to. Columns one by one, so that a right on a whole table is seen as each. */
+static const char rights_sql[] =
+    "WITH object AS (SELECT c.oid, c.relname, c.relowner FROM pg_class c WHERE c.relnamespace = "
+    "current_schema()::regnamespace AND (c.relname = 'schema_migrations' OR c.relname IN (SELECT "
+    "object FROM role_rights()) OR c.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = "
+    "'usage_metrics'::regclass))), "
+    "part AS (SELECT DISTINCT p.polname AS name FROM pg_policy p JOIN object o ON o.oid = "
+    "p.polrelid, unnest(p.polroles) AS holder WHERE pg_has_role(holder, 'USAGE')), "
+    "given AS (SELECT DISTINCT o.oid, replace(r.privilege, 'LOCK', 'UPDATE') AS privilege, "
+    "CASE WHEN r.privilege <> 'DELETE' THEN a.attname END AS attname FROM role_rights() r "
+    "JOIN part p ON p.name = r.part JOIN object o ON o.relname = r.object "
+    "JOIN pg_attribute a ON a.attrelid = o.oid AND a.attnum > 0 AND NOT a.attisdropped "
+    "WHERE r.columns IS NULL OR a.attname = ANY (string_to_array(r.columns, ', '))), "
+    "held AS (SELECT o.oid, p AS privilege, a.attname FROM object o JOIN pg_attribute a ON "
+    "a.attrelid = o.oid AND a.attnum > 0 AND NOT a.attisdropped, unnest('{SELECT,INSERT,UPDATE}'"
+    "::text[]) AS p WHERE has_column_privilege(o.oid, a.attnum, p) UNION ALL SELECT o.oid, p, NULL "
+    "FROM object o, unnest('{DELETE,TRUNCATE,TRIGGER,REFERENCES}'::text[]) AS p "
+    "WHERE has_table_privilege(o.oid, p)), "
+    "lacks AS (SELECT * FROM given EXCEPT SELECT * FROM held), "
+    "over AS (SELECT * FROM held EXCEPT SELECT * FROM given) "
+    "SELECT current_user, (SELECT string_agg(name, ', ' ORDER BY name) FROM part), "
+    "(SELECT concat_ws(', ', CASE WHEN rolsuper THEN 'superuser' END, CASE WHEN rolbypassrls THEN "
+    "'BYPASSRLS' END, CASE WHEN rolcreaterole THEN 'CREATEROLE' END) FROM pg_roles "
+    "WHERE rolname = current_user), "
+    "(SELECT bool_or(pg_has_role(relowner, 'USAGE')) FROM object), "
+    "(SELECT count(*) FROM lacks), (SELECT string_agg(DISTINCT privilege || ' on ' || "
+    "oid::regclass, ', ') FROM lacks), "
+    "(SELECT count(*) FROM over), (SELECT string_agg(what, ', ') FROM (SELECT DISTINCT privilege "
+    "|| ' of ' || oid::regclass || coalesce('.' || attname, '') AS what FROM over ORDER BY 1 LIMIT "
+    "3) AS few)";
+
+/* `*sees`: whether the accounts may be looked at. */
+static enum status check_role(struct cli *cli, bool *sees, struct err *err)
+{
+    const char *name, *parts, *power;
+    PGresult *r;
+
+    TRY(pg_query(cli->pg, &r, cli->arena, rights_sql, NULL, err));
+    name = PQgetvalue(r, 0, 0);
+    parts = PQgetvalue(r, 0, 1);
+    power = PQgetvalue(r, 0, 2);
+    *sees = strstr(parts, "admin") || PQgetvalue(r, 0, 3)[0] == 't';
+    if (strstr(power, "superuser") || PQgetvalue(r, 0, 3)[0] == 't') {
+        line(cli, true,
+             "database login: %s is %s and may do everything; each process can have one that does "
+             "its part only (docs/security.md)",
+             name, strstr(power, "superuser") ? "a superuser" : "the owner of the tables");
+        return ST_OK;
+    }
+    if (pg_int(r, 0, 4) > 0)
+        line(cli, false,
+             "database login: %s (%s) lacks %s: the owner of the tables runs usagectl migrate, "
+             "which gives it",
+             name, parts, PQgetvalue(r, 0, 5));
+    if (power[0])
+        line(cli, false, "database login: %s (%s) has %s: no process needs that (ALTER ROLE)", name,
+             parts, power);
+    if (pg_int(r, 0, 6) > 0)
+        line(cli, false, "database login: %s (%s) may do more than its part, as %s: REVOKE it",
+             name, parts, PQgetvalue(r, 0, 7));
+    if (!power[0] && pg_int(r, 0, 4) == 0 && pg_int(r, 0, 6) == 0)
+        line(cli, true, "database login: %s has the rights of %s, and no other", name, parts);
+    return ST_OK;
+}
+
 /* ---- accounts ---- */
 
 static enum status check_accounts(struct cli *cli, struct err *err)
@@ -159,6 +227,11 @@ static enum status check_letters(struct cli *cli, struct err *err)
 
 static enum status check_ledger(struct cli *cli, struct err *err)
 {
+    bool sees = false;
+
+    TRY(check_role(cli, &sees, err));
+    if (!sees)
+        return pg_commit(cli->pg, err);
     TRY(check_accounts(cli, err));
     TRY(check_trouble(cli, err));
     TRY(check_letters(cli, err));

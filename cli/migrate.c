@@ -2,6 +2,7 @@
  */
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "cli/cli.h"
 #include "cli/migrations.h"
@@ -67,10 +68,39 @@ static enum status apply(struct cli *cli, const struct migration *m, struct err 
                     err);
 }
 
+static const char *const parts[] = {"scheduler", "writer", "gateway", "admin"};
+
+/* Roles belong to the whole server, so a login may own a database and still not make them. */
+static void roles_say(struct cli *cli, const PGresult *r)
+{
+    struct buf have = {.arena = cli->arena}, lack = {.arena = cli->arena};
+    const char *first = NULL;
+
+    for (int i = 0; i < PQntuples(r); i++) {
+        const char *part = PQgetvalue(r, i, 0);
+
+        if (PQgetvalue(r, i, 2)[0] == 't') {
+            buf_printf(&have, "%s%s", have.len ? ", " : "", PQgetvalue(r, i, 1));
+            continue;
+        }
+        buf_printf(&lack, "%sCREATE ROLE uf_%s NOLOGIN;", lack.len ? " " : "", part);
+        first = first ? first : part;
+    }
+    if (have.len)
+        (void)printf("roles: %s\n", have.at);
+    if (lack.len)
+        (void)printf("roles: this login may not make roles. Nothing is broken: the processes work "
+                     "under a login that owns\nthe tables. To give each one only its part "
+                     "(docs/security.md), have an administrator say\n  %s\nand run usagectl "
+                     "migrate again; or name a role that is there: usagectl grant %s ROLE\n",
+                     lack.at, first);
+}
+
 enum status cmd_migrate(struct cli *cli, const struct args *args, struct err *err)
 {
     int64_t version;
     size_t applied = 0;
+    PGresult *roles;
 
     (void)args;
     TRY(cli_database_any(cli, err));
@@ -82,14 +112,45 @@ enum status cmd_migrate(struct cli *cli, const struct args *args, struct err *er
         TRY(apply(cli, &migrations[i], err));
         applied++;
     }
+    TRY(pg_query(cli->pg, &roles, cli->arena, "SELECT part, roles, ready FROM role_setup()", NULL,
+                 err));
     TRY(pg_commit(cli->pg, err));
-    if (applied == 0) {
-        (void)printf("up to date (version %d)\n", newest());
-        return ST_OK;
-    }
     for (size_t i = 0; i < n_migrations; i++)
         if (migrations[i].version > version)
             (void)printf("applied %s\n", migrations[i].name);
-    (void)printf("schema \"%s\" is at version %d\n", cli->cfg.schema, newest());
+    if (applied == 0)
+        (void)printf("up to date (version %d)\n", newest());
+    else
+        (void)printf("schema \"%s\" is at version %d\n", cli->cfg.schema, newest());
+    roles_say(cli, roles);
+    return ST_OK;
+}
+
+enum status cmd_grant(struct cli *cli, const struct args *args, struct err *err)
+{
+    const char *part = args->words[0], *role = args->words[1];
+    size_t n = sizeof(parts) / sizeof(parts[0]);
+    struct pg_params p = {0};
+    bool known = false;
+    PGresult *r;
+
+    for (size_t i = 0; i < n; i++)
+        known = known || strcmp(part, parts[i]) == 0;
+    if (!known)
+        return err_set(err, ST_REJECT, "'%.60s' is no part of the pipeline: %s", part,
+                       cli_suggest(cli->arena, part, parts, n));
+    TRY(cli_database(cli, err));
+    pg_param_text(&p, role);
+    TRY(pg_query(cli->pg, &r, cli->arena, "SELECT 1 FROM pg_roles WHERE rolname = $1", &p, err));
+    if (PQntuples(r) == 0)
+        return err_set(err, ST_REJECT,
+                       "this server has no role '%.60s': have an administrator say CREATE ROLE "
+                       "(docs/security.md)",
+                       role);
+    TRY(schema_lock(cli, err));
+    pg_param_text(&p, part);
+    TRY(pg_query(cli->pg, NULL, NULL, "SELECT role_grant($2, $1::name)", &p, err));
+    TRY(pg_commit(cli->pg, err));
+    (void)printf("role %s may do what the %s does, and nothing else by this\n", role, part);
     return ST_OK;
 }

@@ -534,6 +534,11 @@ enum status pg_check_schema(struct pg *pg, struct err *err)
                                    "SELECT coalesce(max(version), 0) FROM \"%s\".schema_migrations",
                                    pg->schema),
                       NULL, err);
+    if (st != ST_OK && strcmp(pg->sqlstate, "42501") == 0)
+        st = err_set(err, ST_FATAL,
+                     "this database login has no part in schema \"%s\": it has to be a member of "
+                     "uf_scheduler, uf_writer, uf_gateway or uf_admin (docs/security.md)",
+                     pg->schema);
     if (st == ST_OK) {
         version = pg_int(r, 0, 0);
         if (version < PG_SCHEMA_VERSION)

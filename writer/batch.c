@@ -39,6 +39,7 @@ struct work {
     struct row **gone;
     size_t n_gone, cap_gone;
     int64_t now_us; /* the database's */
+    bool guarded;   /* row-level security holds for this login */
 };
 
 static size_t slot_of(const struct work *w, int64_t account_id, int64_t bucket_us,
@@ -165,7 +166,8 @@ static enum status fence(struct work *w, struct err *err)
             pg_array_int(&array, ids[i]);
     pg_param_text(&p, pg_array_close(&array));
     TRY(pg_query(w->pg, &r, w->a,
-                 "SELECT account_id, lease_epoch, epoch_us(now()) FROM accounts "
+                 "SELECT account_id, lease_epoch, epoch_us(now()), "
+                 "row_security_active('usage_metrics') FROM accounts "
                  "WHERE account_id = ANY ($1::bigint[]) ORDER BY account_id FOR NO KEY "
                  "UPDATE",
                  &p, err));
@@ -189,8 +191,10 @@ static enum status fence(struct work *w, struct err *err)
                                                                                    : PAGE_COMMITTED;
         w->by_feed[w->n_live++] = bp;
     }
-    if (PQntuples(r) > 0)
+    if (PQntuples(r) > 0) {
         w->now_us = pg_int(r, 0, 2);
+        w->guarded = PQgetvalue(r, 0, 3)[0] == 't';
+    }
     return ST_OK;
 }
 
@@ -486,7 +490,12 @@ static enum status copy_new(struct work *w, struct err *err)
     if (!any)
         return ST_OK;
     copy_end(&b);
-    TRY(pg_copy(w->pg, copy_sql, (struct text){b.at, b.len}, NULL, err));
+    if (w->guarded)
+        TRY(pg_exec(w->pg, copy_stage_sql, err));
+    TRY(pg_copy(w->pg, w->guarded ? copy_staged_sql : copy_sql, (struct text){b.at, b.len}, NULL,
+                err));
+    if (w->guarded)
+        TRY(pg_exec(w->pg, copy_insert_sql, err));
     CRASH_POINT("writer.rows.copied");
     return ST_OK;
 }

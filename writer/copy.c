@@ -4,14 +4,19 @@
 
 #define N_COLUMNS 30
 
-const char copy_sql[] =
-    "COPY usage_metrics (account_id, provider, feed, bucket_start, bucket_seconds, row_key, "
-    "row_hash, "
-    "project_id, user_id, api_key_id, model, service_tier, batch, line_item, dims, "
-    "input_tokens, cached_input_tokens, cache_write_tokens, input_audio_tokens, "
-    "output_audio_tokens, "
-    "output_tokens, num_requests, quantity, quantity_unit, cost_amount, currency, extra, "
-    "first_seen_at, changed_at, job_id) FROM STDIN (FORMAT binary)";
+#define COLUMNS                                                                                    \
+    "account_id, provider, feed, bucket_start, bucket_seconds, row_key, row_hash, project_id, "    \
+    "user_id, api_key_id, model, service_tier, batch, line_item, dims, input_tokens, "             \
+    "cached_input_tokens, cache_write_tokens, input_audio_tokens, output_audio_tokens, "           \
+    "output_tokens, num_requests, quantity, quantity_unit, cost_amount, currency, extra, "         \
+    "first_seen_at, changed_at, job_id"
+
+const char copy_sql[] = "COPY usage_metrics (" COLUMNS ") FROM STDIN (FORMAT binary)";
+const char copy_stage_sql[] =
+    "CREATE TEMPORARY TABLE uf_incoming (LIKE usage_metrics) ON COMMIT DROP";
+const char copy_staged_sql[] = "COPY pg_temp.uf_incoming (" COLUMNS ") FROM STDIN (FORMAT binary)";
+const char copy_insert_sql[] =
+    "INSERT INTO usage_metrics (" COLUMNS ") SELECT " COLUMNS " FROM pg_temp.uf_incoming";
 
 static void put_be(struct buf *b, uint64_t v, size_t bytes)
 {

@@ -218,8 +218,8 @@ class Postgres:
         if self.process and self.process.alive():
             self.process.stop(signal.SIGINT, 20)  # SIGINT: its "fast" shutdown
 
-    def url(self, database):
-        return f"postgresql:///{database}?host={self.folder}&user=uf"
+    def url(self, database, user="uf"):
+        return f"postgresql:///{database}?host={self.folder}&user={user}"
 
 
 # ---- the whole stack ----
@@ -236,6 +236,7 @@ class Stack:
         self.logs = os.path.join(self.folder, "logs")
         os.makedirs(self.logs)
         self.env = dict(env or {})
+        self.logins = {}  # {stage: its login in Postgres}; without one, the login that owns everything
         self.reach_s = int(self.env.get("UF_BACKFILL", "7d").removesuffix("d")) * 86400
         self.processes = []
         self.counts = collections.Counter()
@@ -288,7 +289,7 @@ class Stack:
             env.setdefault("CRON_API_KEY", self.cron_key)
             env.setdefault("UF_HTTP", "127.0.0.1:0")
         if stage in ("scheduler", "writer", "usagectl", "gateway"):
-            env["DATABASE_URL"] = self.postgres.url("uf")
+            env["DATABASE_URL"] = self.postgres.url("uf", self.logins.get(stage, "uf"))
         if stage in ("fetcher", "usagectl"):
             env["ENCRYPTION_KEY_FILE"] = self.key_file
         if stage == "normalizer" and self.sim and self.sim.anthropic_accounts:
