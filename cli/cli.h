@@ -97,7 +97,7 @@ enum status command_help_words(const char **out, struct arena *a, const char *co
 enum status cli_database(struct cli *cli, struct err *err) CHECKED;
 /* The same without looking at the schema's version. */
 enum status cli_database_any(struct cli *cli, struct err *err) CHECKED;
-/* Opens ENCRYPTION_KEY into cli->sealer. ST_FATAL: none is set. */
+/* Opens ENCRYPTION_KEY and ENCRYPTION_KEY_OLD into cli->sealer. ST_FATAL: none is set. */
 enum status cli_sealer(struct cli *cli, struct err *err) CHECKED;
 
 /* ST_REJECT with the nearest name when no account has this one. Needs cli_database. */
@@ -149,6 +149,7 @@ COMMAND(cmd_dead_list);
 COMMAND(cmd_dead_show);
 COMMAND(cmd_dead_replay);
 COMMAND(cmd_keygen);
+COMMAND(cmd_rekey);
 COMMAND(cmd_doctor);
 COMMAND(cmd_config_markdown);
 COMMAND(cmd_version);

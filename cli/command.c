@@ -97,6 +97,14 @@ static const char prices_details[] =
     "or\n"
     "output. currency and valid_from may be left out: USD, and ever since. Prices make estimates\n"
     "(view cost_estimate); they are never added to what a provider bills.\n";
+static const char rekey_details[] =
+    "ENCRYPTION_KEY is the new key, ENCRYPTION_KEY_OLD the one before. First give both to every "
+    "fetcher;\n"
+    "then run this, while everything goes on. It may be stopped and run again at any time. After "
+    "it "
+    "says\n"
+    "that all are sealed with the new key, and a lease later (UF_LEASE), no one needs the old "
+    "one.\n";
 static const char grant_details[] =
     "For a database whose login may not make roles: names a role that is there already instead of\n"
     "uf_scheduler, uf_writer, ... (docs/security.md). Needs the login that owns the tables.\n";
@@ -246,6 +254,8 @@ const struct command commands[] = {
      0,
      0,
      cmd_prices_list},
+    {"rekey", "", "seal the accounts' keys with a new ENCRYPTION_KEY", rekey_details, NONE, 0, 0, 0,
+     cmd_rekey},
     {"providers",
      "[--format table|csv|json]",
      "whose usage can be read, and by which key",

@@ -40,7 +40,7 @@ enum status cli_sealer(struct cli *cli, struct err *err)
         return err_set(err, ST_FATAL,
                        "ENCRYPTION_KEY is not set: make one with \"usagectl keygen\" and give the "
                        "same to the fetchers");
-    return sealer_open(&cli->sealer, &cli->cfg.encryption_key, NULL, err);
+    return sealer_open(&cli->sealer, &cli->cfg.encryption_key, &cli->cfg.encryption_key_old, err);
 }
 
 const char *cli_nearest_row(const PGresult *rows, int column, struct arena *a, const char *word)

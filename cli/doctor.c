@@ -156,18 +156,21 @@ static enum status check_role(struct cli *cli, bool *sees, struct err *err)
 
 static enum status check_accounts(struct cli *cli, struct err *err)
 {
-    unsigned char key_id[4] = {0};
+    unsigned char key_id[4] = {0}, old_id[4] = {0};
     struct pg_params p = {0};
     PGresult *r;
 
     if (cli->sealer)
-        sealer_key_id(cli->sealer, key_id);
+        sealer_key_ids(cli->sealer, key_id, old_id);
     pg_param_binary(&p, 17 /* bytea */, key_id, sizeof(key_id));
-    TRY(pg_query(cli->pg, &r, cli->arena,
-                 "SELECT count(*), count(*) FILTER (WHERE enabled), count(*) FILTER (WHERE "
-                 "substring(key_ciphertext FROM 2 FOR 4) <> $1), min(name) FILTER (WHERE "
-                 "substring(key_ciphertext FROM 2 FOR 4) <> $1) FROM accounts",
-                 &p, err));
+    pg_param_binary(&p, 17 /* bytea */, old_id, sizeof(old_id));
+    TRY(pg_query(
+        cli->pg, &r, cli->arena,
+        "SELECT count(*), count(*) FILTER (WHERE enabled), count(*) FILTER (WHERE id NOT "
+        "IN ($1, $2)), min(name) FILTER (WHERE id NOT IN ($1, $2)), count(*) FILTER "
+        "(WHERE id = $2 AND $1 <> $2) FROM (SELECT name, enabled, substring(key_ciphertext "
+        "FROM 2 FOR 4) AS id FROM accounts) AS a",
+        &p, err));
     if (pg_int(r, 0, 1) == 0)
         line(cli, false, "accounts: %s: %s",
              pg_int(r, 0, 0) ? "all are disabled" : "there are none",
@@ -181,6 +184,9 @@ static enum status check_accounts(struct cli *cli, struct err *err)
              "%s accounts (%s, ...) were sealed with another ENCRYPTION_KEY: set the one that "
              "they were added with, or usagectl account rotate-key NAME",
              PQgetvalue(r, 0, 2), PQgetvalue(r, 0, 3));
+    if (cli->sealer && pg_int(r, 0, 4) > 0)
+        line(cli, false, "%s accounts are still sealed with ENCRYPTION_KEY_OLD: usagectl rekey",
+             PQgetvalue(r, 0, 4));
     return ST_OK;
 }
 

@@ -8,7 +8,6 @@
  * 111 try again. */
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/prctl.h>
 
 #include "cli/cli.h"
 #include "common/log.h"
@@ -45,8 +44,7 @@ int main(int argc, char **argv)
     struct err err = {0};
     int code;
 
-    /* Keys are in memory: no core dump, and no looking by others. */
-    (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+    secret_process_hide();
     log_open("usagectl", LOG_ERROR);
     code = exit_status(&cli, run(&cli, argc, argv, &err), &err);
     sealer_close(&cli.sealer);

@@ -79,6 +79,11 @@ static const struct option options[] = {
      AT(encryption_key), KEYS,
      "seals the providers' keys in the database: 32 bytes as base64 or 64 hex digits; make one "
      "with \"usagectl keygen\""},
+    {"ENCRYPTION_KEY_OLD", KIND_ENCRYPTION_KEY, STAGE_FETCHER | STAGE_CLI, NULL, NULL, NULL,
+     AT(encryption_key_old), KEYS,
+     "the ENCRYPTION_KEY before this one, which still opens what it sealed, until \"usagectl "
+     "rekey\" "
+     "is done"},
     {"UF_PERSON_KEY", KIND_ENCRYPTION_KEY, STAGE_NORMALIZER, NULL, NULL, NULL, AT(person_key), KEYS,
      "turns the e-mail addresses in a provider's reports into hashes before anything is stored: 32 "
      "bytes as base64 or 64 hex digits; without it people are not told apart"},
@@ -434,7 +439,8 @@ static enum status value_set(struct config *cfg, const struct option *o, const c
     case KIND_ENCRYPTION_KEY:
         return encryption_key_parse(to, text_of(value), err);
     case KIND_SECRET:
-        *(struct secret *)to = secret_copy(value, strlen(value));
+        if (provider_key_clean(to, text_of(value), err) != ST_OK)
+            return err->status = ST_FATAL;
         return ST_OK;
     case KIND_CURVE_SECRET:
         return curve_key_parse(to, text_of(value), err);
@@ -800,6 +806,7 @@ enum status config_load_env(struct config *out, enum stage_mask stage, const cha
 void config_wipe(struct config *cfg)
 {
     secret_wipe(&cfg->encryption_key);
+    secret_wipe(&cfg->encryption_key_old);
     secret_wipe(&cfg->person_key);
     secret_wipe(&cfg->curve_secret);
     secret_wipe(&cfg->cron_api_key);
@@ -885,6 +892,7 @@ enum status config_load(struct config *out, enum stage_mask stage, const char *n
         buf_printf(&b, "uf-%s " UF_VERSION "\n", name);
         tell(&b);
     }
+    secret_process_hide();
     if (argc > 1)
         return err_set(err, ST_FATAL,
                        "unknown argument \"%.80s\": settings come from the environment, see --help",

@@ -35,11 +35,12 @@ struct config {
     const char *database_url; /* DATABASE_URL, or derived from the Supabase variables; NULL only if
                                  unused */
     const char *schema;       /* UF_SCHEMA */
-    struct secret encryption_key;  /* ENCRYPTION_KEY, decoded */
-    struct secret person_key;      /* UF_PERSON_KEY, decoded; empty = none */
-    bool keep_email;               /* UF_KEEP_EMAIL: addresses are stored, not hashed */
-    struct secret cron_api_key;    /* CRON_API_KEY */
-    struct secret dashboard_token; /* UF_DASHBOARD_TOKEN; empty: none */
+    struct secret encryption_key;     /* ENCRYPTION_KEY, decoded */
+    struct secret encryption_key_old; /* ENCRYPTION_KEY_OLD, decoded; empty: none */
+    struct secret person_key;         /* UF_PERSON_KEY, decoded; empty = none */
+    bool keep_email;                  /* UF_KEEP_EMAIL: addresses are stored, not hashed */
+    struct secret cron_api_key;       /* CRON_API_KEY */
+    struct secret dashboard_token;    /* UF_DASHBOARD_TOKEN; empty: none */
 
     struct cron schedule; /* UF_SCHEDULE */
     int64_t bucket_s;     /* UF_BUCKET: 60, 3600 or 86400 */

@@ -9,7 +9,9 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #define SEALED_VERSION   1
@@ -53,6 +55,14 @@ void secret_wipe(struct secret *s)
     *s = (struct secret){0};
 }
 
+void secret_process_hide(void)
+{
+    const struct rlimit none = {0};
+
+    (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+    (void)setrlimit(RLIMIT_CORE, &none);
+}
+
 void random_bytes(void *out, size_t len)
 {
     unsigned char *at = out;
@@ -83,6 +93,15 @@ static struct text trimmed(struct text t)
     }
     while (t.len > 0 && is_space(t.at[t.len - 1]))
         t.len--;
+    return t;
+}
+
+/* What quotes in a file of settings leave behind. */
+static struct text unquoted(struct text t)
+{
+    t = trimmed(t);
+    if (t.len >= 2 && (t.at[0] == '"' || t.at[0] == '\'') && t.at[t.len - 1] == t.at[0])
+        t = trimmed((struct text){t.at + 1, t.len - 2});
     return t;
 }
 
@@ -152,7 +171,7 @@ enum status encryption_key_parse(struct secret *out, struct text t, struct err *
 {
     unsigned char key[ENCRYPTION_KEY_LEN];
 
-    t = trimmed(t);
+    t = unquoted(t);
     if (!hex_decode(key, t) && !base64_decode(key, t)) {
         OPENSSL_cleanse(key, sizeof(key));
         return err_set(err, ST_FATAL,
@@ -228,9 +247,10 @@ void sealer_close(struct sealer **s)
     *s = NULL;
 }
 
-void sealer_key_id(const struct sealer *s, unsigned char out[4])
+void sealer_key_ids(const struct sealer *s, unsigned char out[4], unsigned char old[4])
 {
     memcpy(out, s->keys[0].id, KEY_ID_LEN);
+    memcpy(old, s->keys[s->n_keys - 1].id, KEY_ID_LEN);
 }
 
 static bool associate(EVP_CIPHER_CTX *ctx, const void *at, size_t bytes)
@@ -293,6 +313,11 @@ static const struct sealing_key *key_of(const struct sealer *s, const unsigned c
             return &s->keys[i];
     }
     return NULL;
+}
+
+bool sealer_opens(const struct sealer *s, struct text sealed)
+{
+    return sealed.len >= SEALED_MIN && key_of(s, (const unsigned char *)sealed.at + 1);
 }
 
 static enum status sealed_check(struct text sealed, struct err *err)
@@ -361,10 +386,8 @@ enum status secret_unseal(struct secret *out, struct sealer *s, struct text prov
 
 enum status provider_key_clean(struct secret *out, struct text typed, struct err *err)
 {
-    struct text t = trimmed(typed);
+    struct text t = unquoted(typed);
 
-    if (t.len >= 2 && (t.at[0] == '"' || t.at[0] == '\'') && t.at[t.len - 1] == t.at[0])
-        t = trimmed((struct text){t.at + 1, t.len - 2});
     if (t.len == 0)
         return err_set(err, ST_REJECT, "the key is empty");
     if (t.len > PROVIDER_KEY_MAX)

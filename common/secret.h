@@ -9,6 +9,7 @@
 #ifndef UF_SECRET_H
 #define UF_SECRET_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "common/arena.h"
@@ -28,16 +29,23 @@ struct secret secret_copy(const void *from, size_t len);
 void secret_wipe(struct secret *s); /* wipes, frees, sets to empty; accepts an empty one */
 
 /* 32 bytes from base64 (with or without padding, standard or URL alphabet) or 64 hex digits; blanks
- * around are trimmed. ST_FATAL: anything else; err says what is expected and shows nothing of the
- * text. */
+ * and one pair of quotes around are trimmed. ST_FATAL: anything else; err says what is expected and
+ * shows nothing of the text. */
 enum status encryption_key_parse(struct secret *out, struct text t, struct err *err) CHECKED;
+
+/* No core dump of this process, and no other process of the same user reads its memory or its
+ * environment (PR_SET_DUMPABLE). A debugger that started the process stays. */
+void secret_process_hide(void);
 
 struct sealer; /* one ENCRYPTION_KEY (and an optional older one, still able to open) */
 /* ST_FATAL: a key of another length. ST_RETRY: OpenSSL has no memory. */
 enum status sealer_open(struct sealer **out, const struct secret *key, const struct secret *old_key,
                         struct err *err) CHECKED;
 void sealer_close(struct sealer **s); /* wipes; accepts NULL */
-void sealer_key_id(const struct sealer *s, unsigned char out[4]);
+/* Of the key that seals, and of the older one (the same when there is none). */
+void sealer_key_ids(const struct sealer *s, unsigned char out[4], unsigned char old[4]);
+/* Whether one of its keys sealed it, by the key id: it may still be damaged. */
+bool sealer_opens(const struct sealer *s, struct text sealed);
 
 /* `out` lives in `a`. ST_RETRY: OpenSSL has no memory. */
 enum status secret_seal(struct text *out, struct arena *a, struct sealer *s, struct text provider,

@@ -68,7 +68,7 @@ int stage_wake_fd(void)
     (void)sigaction(SIGINT, &act, NULL);
     act.sa_handler = SIG_IGN;
     (void)sigaction(SIGPIPE, &act, NULL);
-    (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+    secret_process_hide();
     return wake_fd;
 }
 

@@ -2,8 +2,8 @@
  *
  * The stop flag in stage.c is the only mutable global of this code: signals have no other place.
  * SIGTERM and SIGINT ask to stop; a second one ends the process at once (111). SIGPIPE is ignored.
- * Core dumps are off and the process can not be traced by others (PR_SET_DUMPABLE), since keys are
- * in memory. */
+ * Core dumps are off and other processes do not see into this one (secret_process_hide), since keys
+ * are in memory. */
 #ifndef UF_STAGE_H
 #define UF_STAGE_H
 

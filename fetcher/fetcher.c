@@ -671,7 +671,7 @@ enum status fetcher_open(struct fetcher **out, const struct config *cfg, struct 
     allow_descriptors();
     TRY(loop_open(f, err));
     TRY(stage_open(&f->stage, "fetcher", cfg, err));
-    TRY(sealer_open(&f->sealer, &cfg->encryption_key, NULL, err));
+    TRY(sealer_open(&f->sealer, &cfg->encryption_key, &cfg->encryption_key_old, err));
     TRY(http_open(&f->http, &f->loop, &limits, err));
     TRY(link_open(&f->pages, stage_zmq(f->stage), LINK_PAGES_OUT, cfg, TEXT_NULL, err));
     TRY(schedulers_open(&f->schedulers, &f->loop, stage_zmq(f->stage), cfg, err));

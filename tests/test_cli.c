@@ -36,7 +36,7 @@ static const struct {
     {"a mistyped group", "acount list", ST_REJECT, "did you mean account?"},
     {"a mistyped word of a group", "account lst", ST_REJECT, "did you mean list?"},
     {"a group alone", "dead", ST_REJECT, "known are: list, show, replay"},
-    {"no likeness at all", "frobnicate", ST_REJECT, "known are: migrate, account"},
+    {"no likeness at all", "frobnicate", ST_REJECT, "known are: migrate, grant, account"},
     {"the hidden are not offered", "config", ST_REJECT, "known are: migrate"},
     {"a mistyped option", "run --wat", ST_REJECT, "did you mean --wait?"},
     {"a mistyped option with a value", "account list --formt=csv", ST_REJECT,

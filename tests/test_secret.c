@@ -20,6 +20,9 @@ static const struct {
     {"base64", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=", ST_OK},
     {"base64 without padding", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8", ST_OK},
     {"blanks around", " AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\r\n", ST_OK},
+    {"quotes around", "\"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\"\n", ST_OK},
+    {"single quotes and blanks around", " '" HEX_KEY "' ", ST_OK},
+    {"one quote", "\"" HEX_KEY, ST_FATAL},
     {"empty", "", ST_FATAL},
     {"31 bytes of hex", "0102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f", ST_FATAL},
     {"33 bytes of hex", HEX_KEY "20", ST_FATAL},
@@ -169,14 +172,15 @@ static void br_097_two_seals_differ_and_both_open(void **state)
 {
     struct bench *b = *state;
     struct text one = sealed_for(b, "acme"), other = sealed_for(b, "acme");
-    unsigned char id[4];
+    unsigned char id[4], old[4];
 
     assert_int_equal(one.len, 1 + 4 + 12 + 25 + 16);
     assert_false(text_eq(one, other));
     assert_memory_not_equal(one.at + 5, other.at + 5, 12); /* the nonces */
     assert_int_equal(one.at[0], 1);
-    sealer_key_id(b->sealer, id);
+    sealer_key_ids(b->sealer, id, old);
     assert_memory_equal(one.at + 1, id, 4);
+    assert_memory_equal(old, id, 4); /* there is no older one */
     assert_null(memmem(one.at, one.len, "admin", 5));
     assert_int_equal(opened(b, "openai", "acme", one), ST_OK);
     assert_int_equal(opened(b, "openai", "acme", other), ST_OK);
@@ -233,6 +237,7 @@ static void another_encryption_key_is_named_as_the_reason(void **state)
     struct sealer *ours = b->sealer, *newer = NULL, *both = NULL;
     struct secret fresh = secret_copy("0123456789abcdef0123456789abcdef", 32), old = {0};
     struct secret shorter = secret_copy("0123", 4);
+    unsigned char id[4], old_id[4];
 
     assert_int_equal(encryption_key_parse(&old, TEXT_LIT(HEX_KEY), &b->err), ST_OK);
     assert_int_equal(sealer_open(&newer, &fresh, NULL, &b->err), ST_OK);
@@ -245,6 +250,11 @@ static void another_encryption_key_is_named_as_the_reason(void **state)
     b->sealer = both;
     assert_int_equal(opened(b, "openai", "acme", sealed), ST_OK);
     assert_int_equal(opened(b, "openai", "acme", sealed_for(b, "acme")), ST_OK);
+    assert_true(sealer_opens(both, sealed) && sealer_opens(both, sealed_for(b, "acme")));
+    assert_false(sealer_opens(ours, sealed_for(b, "acme")) || sealer_opens(both, TEXT_LIT("\1")));
+    sealer_key_ids(both, id, old_id);
+    assert_memory_equal(old_id, sealed.at + 1, 4);
+    assert_memory_not_equal(id, old_id, 4);
     sealer_close(&both);
     assert_int_equal(sealer_open(&both, &shorter, NULL, &b->err), ST_FATAL);
     sealer_close(&both);

@@ -380,10 +380,10 @@ class Stack:
                          f"{result.out[-2000:]}{result.err[-2000:]}")
         return result
 
-    def background_usagectl(self, *args):
+    def background_usagectl(self, *args, env=None):
         self.counts["bg"] += 1
         p = Process(f"usagectl-{self.counts['bg']}", [*self.on_its_host("usagectl"), os.path.join(BIN, "usagectl"), *map(str, args)],
-                    self.stage_env("usagectl"), os.path.join(self.folder, f"usagectl-{self.counts['bg']}.out"), self.folder)
+                    self.stage_env("usagectl", **(env or {})), os.path.join(self.folder, f"usagectl-{self.counts['bg']}.out"), self.folder)
         self.processes.append(p)
         return p
 
