@@ -23,6 +23,7 @@ import hmac
 import io
 import json
 import os
+import pwd
 import re
 import shutil
 import signal
@@ -115,7 +116,7 @@ class Process:
         self.name, self.log = name, log
         kwargs = {}
         if user and AS_ROOT:
-            kwargs = {"user": user, "group": user, "extra_groups": []}
+            kwargs = {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []}
         with open(log, "ab") as out:
             self.child = subprocess.Popen(argv, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
                                           preexec_fn=_prepare_child, start_new_session=own_group, **kwargs)

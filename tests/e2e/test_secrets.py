@@ -1,17 +1,20 @@
 """The provider's keys are seen nowhere (BR-095, BR-094), and are sealed to their account (BR-097)."""
 
+import base64
 import glob
 import os
+import shutil
+import signal
 import subprocess
 
-from harness import check, equal, matches
+from harness import AS_ROOT, BIN, STAGES, Process, check, equal, matches, wait_for
 from runner import stack, test
 
 
 def everything(s):
     """(where, bytes) of all that a stranger might read: logs, answers, command lines, tables."""
     for path in glob.glob(s.folder + "/**", recursive=True):
-        if os.path.isfile(path) and "/pg/" not in path and not path.endswith(("accounts.csv", "encryption.key", ".sock")):
+        if os.path.isfile(path) and "/pg/" not in path and not path.endswith(("accounts.csv", ".key", ".sock")):
             with open(path, "rb") as f:
                 yield path, f.read()
     for p in s.of():
@@ -89,3 +92,96 @@ def _():
         s.run()
         equal(s.value("SELECT count(*) > 0 FROM usage_metrics"), True, "rows")
         matches(key[-4:] + "$", s.value("SELECT key_hint FROM accounts WHERE name = 'pasted'"), "the hint")
+
+
+def forms(secret):
+    """As it is, and as it may be written elsewhere."""
+    yield secret.encode()
+    for raw in {secret.encode(), bytes.fromhex(secret) if len(secret) == 64 else secret.encode()}:
+        yield raw
+        yield raw.hex().encode()
+        yield base64.b64encode(raw).rstrip(b"=")
+
+
+HOLDS = {  # what a process is given, and nothing else
+    "scheduler": {"database password"}, "writer": {"database password"}, "normalizer": {"UF_PERSON_KEY"}, "fetcher": set(),
+    "gateway": {"database password", "CRON_API_KEY", "UF_DASHBOARD_TOKEN"}}
+
+
+@test("BR-095 after kills, restarts and refusals of every kind no secret is in any log, table, command line or other process",
+      allow=["Postgres", "postgres", "stage.exit"])
+def _():
+    with stack(sim={"accounts": 8, "anthropic": 2, "density": "NORMAL"}, env={"UF_LOG": "debug", "UF_BACKFILL": "2d", "UF_LEASE": "3s"}) as s:
+        password, token = "Pa55-" + os.urandom(12).hex(), "token-" + os.urandom(12).hex()
+        s.sql(f"ALTER ROLE uf PASSWORD '{password}'")
+        url = s.postgres.url
+        s.postgres.url = lambda database, user="uf": url(database, user) + "&password=" + password
+        secrets = {f"key of account {n}": s.sim.key(n) for n in range(10)}
+        with open(s.key_file, encoding="ascii") as f:
+            secrets["ENCRYPTION_KEY"] = f.read().strip()
+        secrets |= {"CRON_API_KEY": s.cron_key, "UF_DASHBOARD_TOKEN": token, "UF_PERSON_KEY": s.person_key.hex(), "database password": password}
+        s.start_all()
+        s.start_gateway(UF_DASHBOARD_TOKEN=token)
+        s.add_accounts(range(10))
+        body = {"error": {"message": "Incorrect API key provided: {key}. Bearer {key}", "x-api-key": "{key}"}, "data": [{"results": "{key}"}]}
+        places = {}
+        for turn, stage in enumerate(STAGES * 2):
+            for account, status in enumerate((401, 500, 200, 403, 400, 429, 302)):
+                s.sim.fault(account=account, do="status", status=status, body=body, times=5)
+            s.sim.fault(account=7, feed="completions", do="field", name="input_tokens", raw='"' + s.sim.key(7) + '"')
+            s.sim.fault(account=8, do="nothing", delay_ms=50)
+            s.usagectl("run")
+            for p in s.of():  # while all are at work
+                for what in ("cmdline", "environ"):
+                    with open(f"/proc/{p.pid}/{what}", "rb") as f:
+                        places[f"{what} of {p.name}"] = f.read()
+            s.one(stage).send(signal.SIGSEGV if turn % 2 else signal.SIGKILL)
+            if turn == 3:
+                s.postgres.stop()
+                s.usagectl("status", code=None)
+                s.postgres.start()
+            s.wait_ready(s.start(stage))
+            s.sim.clear_faults()
+        s.usagectl("status", code=None, env={"DATABASE_URL": url("uf") + "&port=1&password=" + password})
+        s.usagectl("status", code=100, env={"DATABASE_URL": "postgresql://uf:" + password + "@[bad/uf"})
+        s.usagectl("account", "add", "bad", "--provider", "openai", "--key-file", "-", text=s.sim.key(0) + "\r\nX: 1", code=2)
+        s.sim.fault(account=7, feed="completions", do="field", name="input_tokens", raw='"' + s.sim.key(7) + '"')
+        s.run(code=None)
+        for args in (["doctor"], ["dead", "list"], ["account", "check", "sim-000000"], ["account", "show", "sim-000000"]):
+            s.usagectl(*args, code=None)
+        for letter, in s.sql("SELECT letter_id FROM dead_letters"):
+            s.usagectl("dead", "show", letter)
+        places |= dict(everything(s))
+        check(len(places) > 20, f"only {len(places)} places were searched")
+        for where, data in places.items():
+            holder = where.rsplit(" of ", 1)[-1].rsplit("-", 1)[0]
+            own = HOLDS.get(holder, set()) if where.startswith("environ") else set()
+            for what, secret in secrets.items():
+                check(what in own or not any(form in data for form in forms(secret)), f"{what} is in {where}")
+        for what, secret in secrets.items():  # the search finds what is there
+            if what in HOLDS["gateway"]:
+                check(secret.encode() in places["environ of gateway-1"], f"{what} was not given to the gateway")
+        s.stop_all()
+
+
+@test("BR-095 another process of the same user sees neither memory nor environment, and a crash leaves no core file")
+def _():
+    if not AS_ROOT:
+        return  # it takes another user's process
+    with stack(migrate=False) as s:
+        folder = os.path.join(s.folder, "nobody")
+        os.makedirs(folder)
+        shutil.chown(folder, "nobody")
+        env = s.stage_env("normalizer", UF_RUN_DIR=folder, UF_PERSON_KEY=os.urandom(32).hex())
+        p = Process("normalizer", [os.path.join(BIN, "uf-normalizer")], env, os.path.join(s.logs, "nobody.log"), folder, user="nobody")
+        s.processes.append(p)
+        wait_for("it is ready", lambda: "stage.ready" in p.text(), 10)
+        for what in ("environ", "mem", "maps"):
+            done = subprocess.run(["head", "-c", "1", f"/proc/{p.pid}/{what}"], user="nobody", group="nogroup", extra_groups=[],
+                                  stderr=subprocess.PIPE, check=False)
+            matches("Permission denied", done.stderr.decode(), f"/proc/PID/{what}")
+        with open(f"/proc/{p.pid}/limits", encoding="ascii") as f:
+            matches(r"Max core file size +0 +0 ", f.read(), "limits")
+        p.send(signal.SIGSEGV)
+        p.ended(5)
+        equal([n for n in os.listdir(folder) if n.startswith("core")], [], "core files")
