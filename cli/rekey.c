@@ -18,6 +18,7 @@
 #define TELL_US (5 * US_PER_S)
 
 struct rekey {
+    struct cli *cli;
     unsigned char key_id[4];  /* the new key's */
     int64_t resealed;         /* by this process */
     int64_t strange, damaged; /* of one sweep: sealed by a third key; can not be opened */
@@ -56,27 +57,27 @@ static void put_bytes(struct pg_array *arr, struct arena *a, struct text t)
     pg_array_text(arr, (struct text){hex.at, hex.len});
 }
 
-static enum status reseal(struct cli *cli, struct rekey *k, struct batch *b, struct arena *a,
-                          const PGresult *r, int row, struct err *err)
+static enum status reseal(struct rekey *k, struct batch *b, struct arena *a, const PGresult *r,
+                          int row, struct err *err)
 {
     struct text name = pg_text(r, row, 1), provider = pg_text(r, row, 2), old = pg_text(r, row, 3);
     struct text new;
     struct secret plain;
-    enum status st = secret_unseal(&plain, cli->sealer, provider, name, old, err);
+    enum status st = secret_unseal(&plain, k->cli->sealer, provider, name, old, err);
 
     if (st == ST_REJECT) {
-        if (sealer_opens(cli->sealer, old))
+        if (sealer_opens(k->cli->sealer, old))
             k->damaged++;
         else
             k->strange++;
         if (!k->name) {
-            k->name = arena_copy(cli->arena, name.at, name.len);
-            k->why = arena_copy(cli->arena, err->text, strlen(err->text));
+            k->name = arena_copy(k->cli->arena, name.at, name.len);
+            k->why = arena_copy(k->cli->arena, err->text, strlen(err->text));
         }
         return ST_OK;
     }
     TRY(st);
-    st = secret_seal(&new, a, cli->sealer, provider, name, &plain, err);
+    st = secret_seal(&new, a, k->cli->sealer, provider, name, &plain, err);
     secret_wipe(&plain);
     TRY(st);
     pg_array_text(&b->ids, pg_text(r, row, 0));
@@ -86,9 +87,10 @@ static enum status reseal(struct cli *cli, struct rekey *k, struct batch *b, str
 }
 
 /* Reads the accounts after `after` that are not sealed with the new key, and replaces them. */
-static enum status batch_do(struct cli *cli, struct rekey *k, struct batch *b, struct arena *a,
-                            int64_t after, struct err *err)
+static enum status batch_do(struct rekey *k, struct batch *b, struct arena *a, int64_t after,
+                            struct err *err)
 {
+    struct cli *cli = k->cli;
     struct pg_params which = {.binary_result = true}, with = {0};
     PGresult *r;
 
@@ -104,7 +106,7 @@ static enum status batch_do(struct cli *cli, struct rekey *k, struct batch *b, s
     TRY(pg_commit(cli->pg, err)); /* nothing is held while keys are opened */
     b->n = PQntuples(r);
     for (int i = 0; i < b->n; i++)
-        TRY(reseal(cli, k, b, a, r, i, err));
+        TRY(reseal(k, b, a, r, i, err));
     if (b->n > 0)
         b->last_id = strtoll(PQgetvalue(r, b->n - 1, 0), NULL, 10);
     if (!b->ids.any)
@@ -130,7 +132,7 @@ static void tell(struct rekey *k)
 }
 
 /* Every account once. What a busy Postgres refuses is tried again. */
-static enum status sweep(struct cli *cli, struct rekey *k, struct err *err)
+static enum status sweep(struct rekey *k, struct err *err)
 {
     int64_t after = 0;
 
@@ -140,11 +142,11 @@ static enum status sweep(struct cli *cli, struct rekey *k, struct err *err)
         int64_t strange = k->strange, damaged = k->damaged;
         struct arena *a = arena_new();
         struct batch b;
-        enum status st = batch_do(cli, k, &b, a, after, err);
+        enum status st = batch_do(k, &b, a, after, err);
 
         arena_free(&a);
         if (st == ST_RETRY && ++failures < TRIES) {
-            pg_rollback(cli->pg);
+            pg_rollback(k->cli->pg);
             k->strange = strange;
             k->damaged = damaged;
             (void)poll(NULL, 0, 200 * failures);
@@ -159,8 +161,9 @@ static enum status sweep(struct cli *cli, struct rekey *k, struct err *err)
     }
 }
 
-static enum status conclude(struct cli *cli, const struct rekey *k, struct err *err)
+static enum status conclude(const struct rekey *k, struct err *err)
 {
+    struct cli *cli = k->cli;
     struct pg_params p = {0};
     int64_t all, sealed;
     PGresult *r;
@@ -198,7 +201,7 @@ static enum status conclude(struct cli *cli, const struct rekey *k, struct err *
 enum status cmd_rekey(struct cli *cli, const struct args *args, struct err *err)
 {
     const struct config *cfg = &cli->cfg;
-    struct rekey k = {.told_us = clock_mono_us()};
+    struct rekey k = {.cli = cli, .told_us = clock_mono_us()};
     unsigned char old_id[4];
     int64_t before;
     enum status st;
@@ -216,7 +219,7 @@ enum status cmd_rekey(struct cli *cli, const struct args *args, struct err *err)
     sealer_key_ids(cli->sealer, k.key_id, old_id);
     do { /* until nobody has added one under the old key meanwhile */
         before = k.resealed;
-        st = sweep(cli, &k, err);
+        st = sweep(&k, err);
     } while (st == ST_OK && k.resealed > before);
     if (st == ST_RETRY)
         return err_prefix(err,
@@ -224,5 +227,5 @@ enum status cmd_rekey(struct cli *cli, const struct args *args, struct err *err)
                           "key as before; run this again",
                           k.resealed);
     TRY(st);
-    return conclude(cli, &k, err);
+    return conclude(&k, err);
 }

@@ -518,7 +518,7 @@ enum status pg_check_schema(struct pg *pg, struct err *err)
 {
     struct arena *a = arena_new();
     struct pg_params p = {0};
-    PGresult *r;
+    PGresult *r = NULL;
     enum status st;
     int64_t version;
 
