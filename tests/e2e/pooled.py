@@ -9,6 +9,7 @@ import psycopg2
 from harness import AS_ROOT, Process, Stack, check, wait_for
 
 POOL = 3
+LOGINS = ("uf", "app_scheduler", "app_writer", "app_gateway", "app_admin")
 
 
 class PooledStack(Stack):
@@ -18,7 +19,7 @@ class PooledStack(Stack):
     def __init__(self, **settings):
         super().__init__(migrate=False, **settings)
         direct = self.postgres.url
-        self.postgres.url = lambda database: direct(database) + "&application_name=harness"
+        self.postgres.url = lambda database, user="uf": direct(database, user) + "&application_name=harness"
         self.pool_folder = os.path.join(self.folder, "pool")
         try:
             self.start_pool()
@@ -31,7 +32,9 @@ class PooledStack(Stack):
         os.makedirs(self.pool_folder)
         config = os.path.join(self.pool_folder, "pgbouncer.ini")
         with open(config, "w", encoding="ascii") as f:
-            f.write(f"[databases]\nuf = host={self.postgres.folder} dbname=uf user=uf\n[pgbouncer]\nlisten_addr =\n"
+            # The pooler logs in for its clients: the name of a database tells as whom.
+            f.write("[databases]\n" + "".join(f"{name} = host={self.postgres.folder} dbname=uf user={name}\n" for name in LOGINS)
+                    + f"[pgbouncer]\nlisten_addr =\n"
                     f"listen_port = 6432\nunix_socket_dir = {self.pool_folder}\nauth_type = any\nadmin_users = uf\npool_mode = transaction\n"
                     f"default_pool_size = {POOL}\nmax_db_connections = {POOL}\nmax_client_conn = 50\nlog_connections = 0\n"
                     "log_disconnections = 0\n")
@@ -55,7 +58,7 @@ class PooledStack(Stack):
     def stage_env(self, stage, **more):
         env = super().stage_env(stage, **more)
         if "DATABASE_URL" in env:
-            env["DATABASE_URL"] = self.pool_url("uf")
+            env["DATABASE_URL"] = self.pool_url(self.logins.get(stage, "uf"))
         return env
 
     def pool_shows(self, what):

@@ -7,6 +7,7 @@ import re
 import psycopg2
 
 from harness import check, equal, matches, wait_for
+from pooled import PooledStack
 from runner import stack, test
 
 PARTS = ("scheduler", "writer", "gateway", "admin")
@@ -102,6 +103,17 @@ def _():
         everything(s)
         every_address(s)
         every_command(s)
+        equal(refusals(s), [], "what Postgres refused")
+        s.stop_all()
+
+
+@test("roles: each with its own login through a transaction pooler")
+def _():
+    s = PooledStack(sim={"accounts": 3, "anthropic": 1, "days": 60, "density": "NORMAL"}, env={"UF_BACKFILL": "3d"})
+    with contextlib.closing(s):
+        logins(s)
+        s.start_all()
+        everything(s)
         equal(refusals(s), [], "what Postgres refused")
         s.stop_all()
 
