@@ -86,17 +86,17 @@ static bool check_database(struct cli *cli)
 
 /* ---- what this login may do ---- */
 
-/* What the login has, beside what role_rights() gives to its parts: the parts whose policies name a
+/* What the login has, beside what role_rights gives to its parts: the parts whose policies name a
  * role that it belongs to. Columns one by one, so that a right on a whole table is seen as each. */
 static const char rights_sql[] =
     "WITH object AS (SELECT c.oid, c.relname, c.relowner FROM pg_class c WHERE c.relnamespace = "
-    "current_schema()::regnamespace AND (c.relname = 'schema_migrations' OR c.relname IN (SELECT "
-    "object FROM role_rights()) OR c.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = "
+    "current_schema()::regnamespace AND (c.relname IN (SELECT "
+    "object FROM role_rights) OR c.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = "
     "'usage_metrics'::regclass))), "
     "part AS (SELECT DISTINCT p.polname AS name FROM pg_policy p JOIN object o ON o.oid = "
     "p.polrelid, unnest(p.polroles) AS holder WHERE pg_has_role(holder, 'USAGE')), "
     "given AS (SELECT DISTINCT o.oid, replace(r.privilege, 'LOCK', 'UPDATE') AS privilege, "
-    "CASE WHEN r.privilege <> 'DELETE' THEN a.attname END AS attname FROM role_rights() r "
+    "CASE WHEN r.privilege <> 'DELETE' THEN a.attname END AS attname FROM role_rights r "
     "JOIN part p ON p.name = r.part JOIN object o ON o.relname = r.object "
     "JOIN pg_attribute a ON a.attrelid = o.oid AND a.attnum > 0 AND NOT a.attisdropped "
     "WHERE r.columns IS NULL OR a.attname = ANY (string_to_array(r.columns, ', '))), "
@@ -121,7 +121,7 @@ static const char rights_sql[] =
 /* `*sees`: whether the accounts may be looked at. */
 static enum status check_role(struct cli *cli, bool *sees, struct err *err)
 {
-    const char *name, *parts, *power;
+    const char *name, *parts, *power, *copies = "";
     PGresult *r;
 
     TRY(pg_query(cli->pg, &r, cli->arena, rights_sql, NULL, err));
@@ -136,6 +136,12 @@ static enum status check_role(struct cli *cli, bool *sees, struct err *err)
              name, strstr(power, "superuser") ? "a superuser" : "the owner of the tables");
         return ST_OK;
     }
+    if (strcmp(parts, "writer") == 0) { /* to COPY straight into a table with row-level security */
+        bool may = strcmp(power, "BYPASSRLS") == 0;
+
+        copies = may ? " (and BYPASSRLS, to COPY)" : "; with BYPASSRLS it would write faster";
+        power = may ? "" : power;
+    }
     if (pg_int(r, 0, 4) > 0)
         line(cli, false,
              "database login: %s (%s) lacks %s: the owner of the tables runs usagectl migrate, "
@@ -148,7 +154,8 @@ static enum status check_role(struct cli *cli, bool *sees, struct err *err)
         line(cli, false, "database login: %s (%s) may do more than its part, as %s: REVOKE it",
              name, parts, PQgetvalue(r, 0, 7));
     if (!power[0] && pg_int(r, 0, 4) == 0 && pg_int(r, 0, 6) == 0)
-        line(cli, true, "database login: %s has the rights of %s, and no other", name, parts);
+        line(cli, true, "database login: %s has the rights of %s, and no other%s", name, parts,
+             copies);
     return ST_OK;
 }
 

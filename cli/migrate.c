@@ -96,13 +96,20 @@ static void roles_say(struct cli *cli, const PGresult *r)
                      lack.at, first);
 }
 
-enum status cmd_migrate(struct cli *cli, const struct args *args, struct err *err)
+/* Says what a refusal for want of a right means here. */
+static enum status refused(const struct cli *cli, enum status st, struct err *err)
+{
+    if (st == ST_OK || !cli->pg || strcmp(pg_sqlstate(cli->pg), "42501") != 0)
+        return st;
+    return err_prefix(err, "this takes the login that owns the tables (docs/security.md)");
+}
+
+static enum status migrate(struct cli *cli, struct err *err)
 {
     int64_t version;
     size_t applied = 0;
     PGresult *roles;
 
-    (void)args;
     TRY(cli_database_any(cli, err));
     TRY(schema_lock(cli, err));
     TRY(version_read(cli, &version, err));
@@ -126,9 +133,14 @@ enum status cmd_migrate(struct cli *cli, const struct args *args, struct err *er
     return ST_OK;
 }
 
-enum status cmd_grant(struct cli *cli, const struct args *args, struct err *err)
+enum status cmd_migrate(struct cli *cli, const struct args *args, struct err *err)
 {
-    const char *part = args->words[0], *role = args->words[1];
+    (void)args;
+    return refused(cli, migrate(cli, err), err);
+}
+
+static enum status grant(struct cli *cli, const char *part, const char *role, struct err *err)
+{
     size_t n = sizeof(parts) / sizeof(parts[0]);
     struct pg_params p = {0};
     bool known = false;
@@ -153,4 +165,9 @@ enum status cmd_grant(struct cli *cli, const struct args *args, struct err *err)
     TRY(pg_commit(cli->pg, err));
     (void)printf("role %s may do what the %s does, and nothing else by this\n", role, part);
     return ST_OK;
+}
+
+enum status cmd_grant(struct cli *cli, const struct args *args, struct err *err)
+{
+    return refused(cli, grant(cli, args->words[0], args->words[1], err), err);
 }

@@ -1,11 +1,21 @@
 -- Who may do what: one group role for each process, made here where the migrating login may make roles. What a process
--- is allowed is one table, role_rights(); grants, row-level security, and what `usagectl doctor` compares come from it.
+-- is allowed is one table, role_rights; grants, row-level security, and what `usagectl doctor` compares come from it.
 
 -- Functions below keep this: names are looked for in our schema, and never first among somebody's temporary tables.
 SELECT set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true);
 
-CREATE FUNCTION role_rights() RETURNS TABLE (part text, object text, privilege text, columns text)
-    LANGUAGE sql IMMUTABLE SET search_path FROM CURRENT AS $$ VALUES
+CREATE TABLE role_rights (
+    part      text NOT NULL CHECK (part IN ('scheduler', 'writer', 'gateway', 'admin')),
+    object    text NOT NULL,
+    privilege text NOT NULL CHECK (privilege IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE', 'LOCK', 'EXECUTE')),
+    columns   text,
+    PRIMARY KEY (part, object, privilege)
+);
+COMMENT ON TABLE role_rights IS 'What each part of the pipeline may do, and nothing else. A later migration adds rows; usagectl migrate then grants them (db/README.md).';
+COMMENT ON COLUMN role_rights.object IS 'A table or view, or a function with its argument types.';
+COMMENT ON COLUMN role_rights.privilege IS 'LOCK: may lock rows (SELECT ... FOR NO KEY UPDATE asks for UPDATE on some column), and a policy refuses every change.';
+COMMENT ON COLUMN role_rights.columns IS 'As GRANT takes them; null is all.';
+INSERT INTO role_rights (part, object, privilege, columns) VALUES
     ('scheduler', 'accounts', 'SELECT', 'account_id, name, provider, base_url, key_ciphertext, enabled, next_due, lease_epoch, lease_until, lease_job, lease_owner'),
     ('scheduler', 'accounts', 'UPDATE', 'next_due, lease_epoch, lease_until, lease_job, lease_owner'),
     ('scheduler', 'account_feeds', 'SELECT', NULL),
@@ -23,6 +33,7 @@ CREATE FUNCTION role_rights() RETURNS TABLE (part text, object text, privilege t
     ('scheduler', 'pipeline', 'SELECT', NULL),
     ('scheduler', 'pipeline', 'UPDATE', 'paused, paused_at'),
     ('scheduler', 'schema_migrations', 'SELECT', NULL),
+    ('scheduler', 'role_rights', 'SELECT', NULL),
 
     ('writer', 'accounts', 'SELECT', 'account_id, lease_epoch'),
     ('writer', 'accounts', 'LOCK', 'updated_at'),
@@ -37,6 +48,7 @@ CREATE FUNCTION role_rights() RETURNS TABLE (part text, object text, privilege t
     ('writer', 'dead_letters', 'INSERT', NULL),
     ('writer', 'dead_letters', 'UPDATE', 'window_to, body, occurrences, last_seen_at, job_id'),
     ('writer', 'schema_migrations', 'SELECT', NULL),
+    ('writer', 'role_rights', 'SELECT', NULL),
     ('writer', 'usage_metrics_ensure_month(timestamptz)', 'EXECUTE', NULL),
 
     ('gateway', 'accounts', 'SELECT', 'account_id, name, provider, base_url, key_hint, enabled, labels, created_at, updated_at, next_due, lease_until'),
@@ -51,6 +63,7 @@ CREATE FUNCTION role_rights() RETURNS TABLE (part text, object text, privilege t
     ('gateway', 'model_prices', 'SELECT', NULL),
     ('gateway', 'pipeline', 'SELECT', NULL),
     ('gateway', 'schema_migrations', 'SELECT', NULL),
+    ('gateway', 'role_rights', 'SELECT', NULL),
     ('gateway', 'usage_hourly', 'SELECT', NULL),
     ('gateway', 'usage_daily', 'SELECT', NULL),
     ('gateway', 'usage_by_model', 'SELECT', NULL),
@@ -89,44 +102,78 @@ CREATE FUNCTION role_rights() RETURNS TABLE (part text, object text, privilege t
     ('admin', 'outbox', 'SELECT', NULL),
     ('admin', 'pipeline', 'SELECT', NULL),
     ('admin', 'schema_migrations', 'SELECT', NULL),
+    ('admin', 'role_rights', 'SELECT', NULL),
     ('admin', 'usage_hourly', 'SELECT', NULL),
     ('admin', 'usage_daily', 'SELECT', NULL),
     ('admin', 'usage_by_model', 'SELECT', NULL),
     ('admin', 'cost_daily', 'SELECT', NULL),
     ('admin', 'cost_estimate', 'SELECT', NULL),
     ('admin', 'reconciliation', 'SELECT', NULL),
-    ('admin', 'account_health', 'SELECT', NULL)
-$$;
-COMMENT ON FUNCTION role_rights IS 'What each part of the pipeline may do, and nothing else. columns: null is all. LOCK: may lock rows (SELECT ... FOR NO KEY UPDATE asks for UPDATE on some column), and a policy refuses every change.';
+    ('admin', 'account_health', 'SELECT', NULL);
+
+-- Nothing of ours is for everybody, nor for the roles of Supabase's HTTP interface, which get every new table of theirs.
+CREATE FUNCTION role_close() RETURNS void
+    LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    ours oid[] := ARRAY(SELECT to_regclass(object) FROM role_rights WHERE privilege <> 'EXECUTE'); -- read before it is altered
+    own  record;
+BEGIN
+    FOR own IN SELECT oid::regclass AS name FROM pg_class WHERE oid = ANY (ours) AND relkind IN ('r', 'p') AND NOT relrowsecurity
+    LOOP
+        EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', own.name);
+    END LOOP;
+    FOR own IN SELECT oid::regclass AS name FROM pg_class
+               WHERE oid = ANY (ours) AND relkind = 'v' AND NOT coalesce(reloptions @> '{security_invoker=true}', false)
+    LOOP
+        EXECUTE format('ALTER VIEW %s SET (security_invoker = true)', own.name);
+    END LOOP;
+    FOR own IN
+        WITH relation AS (SELECT unnest(ours) AS id UNION SELECT inhrelid FROM pg_inherits WHERE inhparent = 'usage_metrics'::regclass),
+             owned AS (SELECT id FROM relation UNION SELECT d.objid FROM pg_depend d JOIN relation ON d.refobjid = id
+                       WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass), -- sequences
+             object AS (SELECT 'TABLE' AS kind, c.oid::regclass::text AS name, c.relacl AS acl
+                        FROM pg_class c JOIN owned ON c.oid = id WHERE c.relkind IN ('r', 'p', 'v', 'S')
+                        UNION ALL SELECT 'FUNCTION', p.oid::regprocedure::text, coalesce(p.proacl, acldefault('f', p.proowner))
+                        FROM pg_proc p WHERE p.oid IN (SELECT to_regprocedure(object) FROM role_rights WHERE privilege = 'EXECUTE')
+                        OR p.pronamespace = current_schema()::regnamespace AND p.proname IN ('role_close', 'role_policy', 'role_grant', 'role_setup'))
+        SELECT DISTINCT kind, name, coalesce(quote_ident(r.rolname), 'PUBLIC') AS stranger
+        FROM object, aclexplode(acl) a LEFT JOIN pg_roles r ON r.oid = a.grantee
+        WHERE a.grantee = 0 OR r.rolname IN ('anon', 'authenticated')
+    LOOP
+        EXECUTE format('REVOKE ALL ON %s %s FROM %s', own.kind, own.name, own.stranger);
+    END LOOP;
+END $$;
 
 -- The policy of a part names its roles, so policies also tell which roles of one's own were given a part.
 CREATE FUNCTION role_policy(part text, object regclass, role name, writes boolean, locks boolean) RETURNS void
     LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
-    old oid[] := (SELECT polroles FROM pg_policy WHERE polrelid = object AND polname = part);
+    command text := CASE WHEN writes OR locks THEN 'ALL' ELSE 'SELECT' END;
+    checked text := CASE WHEN locks AND NOT writes THEN 'WITH CHECK (false)' ELSE '' END;
+    old     record;
 BEGIN
-    IF old IS NULL THEN
-        EXECUTE format('CREATE POLICY %I ON %s FOR %s TO %I USING (true)', part, object,
-                       CASE WHEN writes OR locks THEN 'ALL' ELSE 'SELECT' END, role);
-        IF locks THEN
-            EXECUTE format('ALTER POLICY %I ON %s WITH CHECK (false)', part, object);
-        END IF;
-    ELSIF NOT (SELECT oid FROM pg_roles WHERE rolname = role) = ANY (old) THEN
-        EXECUTE format('ALTER POLICY %I ON %s TO %s, %I', part, object,
-                       (SELECT string_agg(r::regrole::text, ', ') FROM unnest(old) AS r), role);
+    SELECT polroles AS roles, (polcmd = '*') = (command = 'ALL') AND (polwithcheck IS NOT NULL) = (checked <> '') AS fits
+    INTO old FROM pg_policy WHERE polrelid = object AND polname = part;
+    IF old.fits AND quote_ident(role)::regrole = ANY (old.roles) THEN
+        RETURN; -- so that nobody waits for the table's lock
     END IF;
+    EXECUTE format('DROP POLICY IF EXISTS %I ON %s', part, object);
+    EXECUTE format('CREATE POLICY %I ON %s FOR %s TO %s USING (true) %s', part, object, command,
+                   (SELECT string_agg(DISTINCT r::regrole::text, ', ')
+                    FROM unnest(old.roles || quote_ident(role)::regrole::oid) AS r), checked);
 END $$;
 
 CREATE FUNCTION role_grant(part text, role name) RETURNS void
     LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
-    r record;
+    rights role_rights[] := ARRAY(SELECT t FROM role_rights t WHERE t.part = role_grant.part); -- read before it is altered
+    r      record;
 BEGIN
     EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', current_schema(), role);
     FOR r IN SELECT t.object, bool_or(t.privilege IN ('INSERT', 'UPDATE', 'DELETE')) AS writes,
                     bool_or(t.privilege = 'LOCK') AS locks, bool_or(t.privilege = 'EXECUTE') AS runs,
                     string_agg(replace(t.privilege, 'LOCK', 'UPDATE') || coalesce(' (' || t.columns || ')', ''), ', ') AS what
-             FROM role_rights() t WHERE t.part = role_grant.part GROUP BY t.object
+             FROM unnest(rights) t GROUP BY t.object
     LOOP
         IF r.runs THEN
             EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', r.object::regprocedure, role);
@@ -137,7 +184,6 @@ BEGIN
             PERFORM role_policy(part, r.object, role, r.writes, r.locks);
         END IF;
     END LOOP;
-    EXECUTE format('GRANT EXECUTE ON FUNCTION role_rights() TO %I', role);
 END $$;
 COMMENT ON FUNCTION role_grant IS 'Gives a role that exists the rights of one part. Called by: usagectl grant.';
 
@@ -148,6 +194,7 @@ CREATE FUNCTION role_setup() RETURNS TABLE (part text, roles text, ready boolean
 DECLARE
     holder name;
 BEGIN
+    PERFORM role_close();
     FOREACH part IN ARRAY ARRAY['scheduler', 'writer', 'gateway', 'admin']
     LOOP
         IF to_regrole('uf_' || part) IS NULL THEN
@@ -171,7 +218,7 @@ BEGIN
         RETURN NEXT;
     END LOOP;
 END $$;
-COMMENT ON FUNCTION role_setup IS 'Makes the roles of the pipeline and gives them their rights, again after each migration. Called by: usagectl migrate.';
+COMMENT ON FUNCTION role_setup IS 'Closes everything to strangers, makes the roles of the pipeline and gives them their rights; again after each migration. Called by: usagectl migrate.';
 
 -- Rows are reached through usage_metrics, whose grants and policies count then. A month by itself is nobody's.
 CREATE OR REPLACE FUNCTION usage_metrics_ensure_month(at timestamptz) RETURNS void
@@ -180,7 +227,7 @@ DECLARE
     first date := date_trunc('month', at AT TIME ZONE 'UTC')::date;
     part  text := 'usage_metrics_' || to_char(first, 'YYYY_MM');
     ours  text := format('%I.%I', current_schema(), part); -- a caller may have a temporary table of that name
-    other name;
+    other text;
 BEGIN
     IF to_regclass(ours) IS NOT NULL THEN
         RETURN;
@@ -192,39 +239,14 @@ BEGIN
     EXECUTE format('CREATE TABLE %s (LIKE usage_metrics INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', ours);
     EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', ours);
     -- A hosted Postgres may give every new table to the roles of its HTTP interface.
-    FOR other IN SELECT DISTINCT r.rolname FROM pg_class c, aclexplode(c.relacl) a JOIN pg_roles r ON r.oid = a.grantee
+    FOR other IN SELECT DISTINCT coalesce(quote_ident(r.rolname), 'PUBLIC')
+                 FROM pg_class c, aclexplode(c.relacl) a LEFT JOIN pg_roles r ON r.oid = a.grantee
                  WHERE c.oid = to_regclass(ours) AND a.grantee <> c.relowner
     LOOP
-        EXECUTE format('REVOKE ALL ON TABLE %s FROM %I', ours, other);
+        EXECUTE format('REVOKE ALL ON TABLE %s FROM %s', ours, other);
     END LOOP;
     EXECUTE format('ALTER TABLE usage_metrics ATTACH PARTITION %s FOR VALUES FROM (%L) TO (%L)', ours,
                    first::text || ' 00:00:00+00', (first + interval '1 month')::date::text || ' 00:00:00+00');
-END $$;
-
--- Nothing for everybody, nor for the roles of Supabase's HTTP interface, which get every new table of theirs.
-DO $$
-DECLARE
-    stranger text;
-    object   text;
-BEGIN
-    FOR stranger IN SELECT 'PUBLIC' UNION ALL SELECT quote_ident(rolname) FROM pg_roles WHERE rolname IN ('anon', 'authenticated')
-    LOOP
-        FOR object IN SELECT DISTINCT c.oid::regclass::text FROM pg_class c
-                      WHERE c.relnamespace = current_schema()::regnamespace
-                      AND (c.relname = 'schema_migrations' OR c.relname IN (SELECT r.object FROM role_rights() r)
-                           OR c.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = 'usage_metrics'::regclass)
-                           OR c.relkind = 'S' AND EXISTS (SELECT FROM pg_depend d JOIN pg_class t ON t.oid = d.refobjid
-                               JOIN role_rights() r ON r.object = t.relname
-                               WHERE d.objid = c.oid AND t.relnamespace = c.relnamespace))
-        LOOP
-            EXECUTE format('REVOKE ALL ON %s FROM %s', object, stranger);
-        END LOOP;
-        FOREACH object IN ARRAY ARRAY['usage_metrics_ensure_month(timestamptz)', 'role_rights()', 'role_setup()', 'role_grant(text, name)',
-                                      'role_policy(text, regclass, name, boolean, boolean)']
-        LOOP
-            EXECUTE format('REVOKE ALL ON FUNCTION %s FROM %s', object, stranger);
-        END LOOP;
-    END LOOP;
 END $$;
 
 SELECT * FROM role_setup();

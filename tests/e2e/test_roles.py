@@ -14,10 +14,10 @@ PARTS = ("scheduler", "writer", "gateway", "admin")
 HOUR = 3600
 
 
-def logins(s, roles=None):
-    """As docs/security.md says it: one login for each part."""
+def logins(s, roles=None, writer=""):
+    """As docs/security.md says it: one login for each part. `writer`: BYPASSRLS, where that can be given."""
     for part in PARTS:
-        s.sql(f"CREATE ROLE app_{part} LOGIN IN ROLE {roles[part] if roles else 'uf_' + part}")
+        s.sql(f"CREATE ROLE app_{part} LOGIN {writer if part == 'writer' else ''} IN ROLE {roles[part] if roles else 'uf_' + part}")
     s.logins = {part: "app_" + part for part in ("scheduler", "writer", "gateway")} | {"usagectl": "app_admin"}
 
 
@@ -98,7 +98,8 @@ def every_address(s):
 @test("roles: every stage, command and address works with its own role, and asks for nothing that it lacks")
 def _():
     with stack(sim={"accounts": 3, "anthropic": 1, "days": 60, "density": "NORMAL"}, env={"UF_BACKFILL": "3d"}) as s:
-        logins(s)
+        logins(s, writer="BYPASSRLS")
+        s.sql("REVOKE TEMPORARY ON DATABASE uf FROM PUBLIC")  # with BYPASSRLS it takes no temporary table
         s.start_all()
         everything(s)
         every_address(s)
@@ -220,7 +221,12 @@ def _():
                  if not re.match("42501 ", says(s, "app_" + part, statement.format(month=month)) or "")]
         wrong += [f"{part} may not: {statement}: {refused}" for part, statement in ALLOWED
                   if (refused := says(s, "app_" + part, statement))]
+        s.sql("CREATE ROLE app_copier LOGIN BYPASSRLS IN ROLE uf_writer")  # only the column that lets it lock is open to it
+        wrong += [f"writer with BYPASSRLS may: {statement}" for part, statement in REFUSED if part == "writer"
+                  and not re.match("42501 ", says(s, "app_copier", statement.format(month=month)) or "") and "SET updated_at" not in statement]
         check(not wrong, "\n".join(wrong))
+        equal(s.sql("SELECT relname FROM pg_class WHERE relkind IN ('r', 'p', 'v') AND relnamespace = 'public'::regnamespace AND NOT relispartition "
+                    "AND relname NOT IN (SELECT object FROM role_rights)"), [], "tables and views that are no part's")
         equal(s.sql("SELECT relname FROM pg_class WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace AND NOT relrowsecurity"),
               [], "tables without row-level security")
         equal(s.sql("SELECT polrelid::regclass, polname FROM pg_policy WHERE 0 = ANY (polroles)"), [], "policies for everybody")
@@ -257,9 +263,41 @@ def _():
             wrong = [f"{login} may {statement} {r}" for r, kind in relations
                      for statement in (["SELECT FROM"] if kind == "v" else ["SELECT FROM", "DELETE FROM", "TRUNCATE"])
                      if not re.match("42501 ", says(s, login, f"{statement} {r}") or "")]
-            wrong += [f"{login} may {f}" for f in ("usage_metrics_ensure_month(now())", "role_setup()", "role_grant('admin', 'anon')", "role_rights()")
+            wrong += [f"{login} may {f}" for f in ("usage_metrics_ensure_month(now())", "role_setup()", "role_grant('admin', 'anon')", "role_close()")
                       if not re.match("42501 ", says(s, login, f"SELECT {f}") or "")]
             check(not wrong, "\n".join(wrong))
+
+
+@test("roles: a table of a later migration is closed to strangers and given to its parts; a changed right changes the policy")
+def _():
+    with stack(migrate=False) as s:
+        s.sql("CREATE ROLE anon LOGIN; GRANT USAGE ON SCHEMA public TO anon; ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON TABLES TO anon, PUBLIC; "
+              "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON SEQUENCES TO anon")
+        s.usagectl("migrate")
+        logins(s)
+        matches("takes the login that owns the tables", s.usagectl("migrate", code=100).err, "migrate as somebody else")
+        s.logins["usagectl"] = "uf"
+        s.sql("CREATE TABLE digests (id bigint GENERATED ALWAYS AS IDENTITY, a int); CREATE VIEW digests_all AS SELECT * FROM digests; "
+              "INSERT INTO role_rights VALUES ('writer', 'digests', 'SELECT', NULL), ('writer', 'digests', 'INSERT', 'a'), "
+              "('gateway', 'digests', 'SELECT', NULL), ('gateway', 'digests_all', 'SELECT', NULL)")
+        equal(says(s, "anon", "SELECT FROM digests"), None, "anon before usagectl migrate")  # or the next check shows nothing
+        s.usagectl("migrate")
+
+        def may(login, statement):
+            refused = says(s, login, statement)
+            check(not refused or refused.startswith("42501 "), f"{login}: {statement}: {refused}")
+            return not refused
+        for login in ("anon", "app_scheduler", "app_admin"):
+            equal([may(login, x) for x in ("SELECT FROM digests", "SELECT FROM digests_all", "SELECT nextval('digests_id_seq')")], [False] * 3, login)
+        equal([may("app_writer", x) for x in ("INSERT INTO digests (a) VALUES (1)", "SELECT FROM digests", "DELETE FROM digests", "SELECT FROM digests_all")],
+              [True, True, False, False], "the writer")
+        equal([may("app_gateway", x) for x in ("SELECT FROM digests_all", "INSERT INTO digests (a) VALUES (1)")], [True, False], "the gateway")
+        equal(s.value("SELECT relrowsecurity FROM pg_class WHERE oid = 'digests'::regclass"), True, "row-level security")
+        s.sql("GRANT INSERT ON digests TO uf_gateway")
+        equal(may("app_gateway", "INSERT INTO digests (a) VALUES (1)"), False, "the gateway, given more by mistake: the policy refuses")
+        s.sql("INSERT INTO role_rights VALUES ('gateway', 'digests', 'INSERT', NULL)")
+        s.usagectl("migrate")
+        equal(may("app_gateway", "INSERT INTO digests (a) VALUES (1)"), True, "the gateway, given more by a migration")
 
 
 @test("roles: where the login may not make roles the migration says how; roles of one's own are given each part")
@@ -323,10 +361,15 @@ def _():
               "REVOKE UPDATE ON pipeline FROM uf_scheduler; REVOKE UPDATE (paused) ON pipeline FROM uf_scheduler")
         matches(r"FIX  database login: app_writer \(writer\) lacks INSERT on usage_revisions", doctor("app_writer"), "too little")
         matches(r"FIX  database login: app_scheduler \(scheduler\) lacks UPDATE on pipeline", doctor("app_scheduler"), "a column lacks")
+        s.sql("REVOKE TRUNCATE ON usage_metrics FROM uf_writer; REVOKE SELECT (key_ciphertext) ON accounts FROM app_writer; "
+              "GRANT INSERT ON usage_revisions TO uf_writer")
+        matches("no other; with BYPASSRLS it would write faster", doctor("app_writer"), "a writer without BYPASSRLS")
+        s.sql("ALTER ROLE app_writer BYPASSRLS")
+        matches(r"ok   database login: app_writer has the rights of writer, and no other \(and BYPASSRLS, to COPY\)", doctor("app_writer"), "with it")
         s.sql("ALTER ROLE app_gateway CREATEROLE BYPASSRLS")
         matches("FIX  database login: app_gateway .* has BYPASSRLS, CREATEROLE", doctor("app_gateway"), "powers")
         s.logins["usagectl"] = "uf"
         s.usagectl("migrate")  # gives what lacks
         matches("ok   database login: app_scheduler", doctor("app_scheduler"), "after migrate")
-        s.sql("REVOKE TRUNCATE ON usage_metrics FROM uf_writer; GRANT uf_writer TO app_scheduler")
+        s.sql("GRANT uf_writer TO app_scheduler")
         matches("ok   database login: app_scheduler has the rights of scheduler, writer", doctor("app_scheduler"), "two parts")

@@ -130,7 +130,7 @@ def _():
                 s.sim.fault(account=account, do="status", status=status, body=body, times=5)
             s.sim.fault(account=7, feed="completions", do="field", name="input_tokens", raw='"' + s.sim.key(7) + '"')
             s.sim.fault(account=8, do="nothing", delay_ms=50)
-            s.usagectl("run")
+            wait_for("a run can be asked for", lambda: s.usagectl("run", code=None).code == 0, 20)  # also just after Postgres was stopped
             for p in s.of():  # while all are at work
                 for what in ("cmdline", "environ"):
                     with open(f"/proc/{p.pid}/{what}", "rb") as f:
