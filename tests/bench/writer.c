@@ -1,6 +1,8 @@
 /* bench writer - batch_commit against binary COPY of the same rows, batch by batch in turn.
  *
- * Usage: writer DATABASE_URL ROWS_THERE PAIRS
+ * Usage: writer DATABASE_URL ROWS_THERE PAIRS [NAME=WRITER_URL ...]
+ *
+ * Each further login writes new rows in turn with the first, reported as NAME.
  *
  * The limit copies into copy_limit, a twin of usage_metrics: same columns, key and partitions, and
  * as many rows. Both sides encode the rows while the clock runs. An account is one job: nine feeds,
@@ -226,13 +228,34 @@ static int64_t wal_at(struct pg *pg)
     return at;
 }
 
+struct login {
+    const char *name;
+    struct pg *pg;
+    struct months months;
+    double took;
+};
+
 struct bench {
     struct pg *pg;
     struct months months;
+    struct login logins[4]; /* further ones */
+    size_t n_logins;
     const char *limit;
     int64_t account;       /* the next new one */
     int64_t limit_account; /* the next new one in copy_limit for re-reads */
 };
+
+/* The same kind of rows as each further login. */
+static void others_write(struct bench *b, struct arena *a)
+{
+    for (size_t i = 0; i < b->n_logins; i++) {
+        struct batch_page *pages = batch_of(a, b->account, AS_BEFORE);
+
+        b->logins[i].took += commit_batch(b->logins[i].pg, &b->logins[i].months, pages);
+        expect(pages, (uint32_t)BATCH_ROWS, 0);
+        b->account += (int64_t)ACCOUNTS;
+    }
+}
 
 static void pair(struct bench *b)
 {
@@ -252,6 +275,7 @@ static void pair(struct bench *b)
         again_limit += copy_batch(b->pg, others, b->limit);
         b->account += (int64_t)ACCOUNTS;
         b->limit_account += (int64_t)ACCOUNTS;
+        others_write(b, a);
         if (i < BATCHES - 1)
             continue;
         wal = wal_at(b->pg);
@@ -262,7 +286,21 @@ static void pair(struct bench *b)
     report("new", (double)(BATCHES * BATCH_ROWS) / ours, (double)(BATCHES * BATCH_ROWS) / limit);
     report("again", (double)(BATCHES * BATCH_ROWS) / again,
            (double)(BATCHES * BATCH_ROWS) / again_limit);
+    for (size_t i = 0; i < b->n_logins; i++) {
+        report(b->logins[i].name, (double)(BATCHES * BATCH_ROWS) / b->logins[i].took,
+               (double)(BATCHES * BATCH_ROWS) / limit);
+        b->logins[i].took = 0;
+    }
     arena_free(&a);
+}
+
+static void login_open(struct login *l, struct arena *a, const char *given)
+{
+    const char *url = strchr(given, '=');
+
+    l->name = arena_copy(a, given, (size_t)(url - given));
+    pg_open(&l->pg, url + 1, "public", "bench");
+    pg_wait_limit(l->pg, 300 * US_PER_S);
 }
 
 int main(int argc, char **argv)
@@ -270,16 +308,21 @@ int main(int argc, char **argv)
     struct bench b = {.account = 1, .limit_account = ACCOUNTS_PER_DB};
     struct arena *a = arena_new();
 
-    if (argc != 4) {
-        (void)fprintf(stderr, "usage: writer DATABASE_URL ROWS_THERE PAIRS\n");
+    if (argc < 4 || argc > 8) {
+        (void)fprintf(stderr,
+                      "usage: writer DATABASE_URL ROWS_THERE PAIRS [NAME=WRITER_URL ...]\n");
         return 2;
     }
     pg_open(&b.pg, argv[1], "public", "bench");
     pg_wait_limit(b.pg, 300 * US_PER_S);
+    for (int i = 4; i < argc; i++)
+        login_open(&b.logins[b.n_logins++], a, argv[i]);
     b.limit = limit_sql(a);
     prepare(b.pg, strtoll(argv[2], NULL, 10));
     for (long i = strtol(argv[3], NULL, 10); i > 0; i--)
         pair(&b);
+    for (size_t i = 0; i < b.n_logins; i++)
+        pg_close(&b.logins[i].pg);
     pg_close(&b.pg);
     arena_free(&a);
     return 0;
