@@ -83,7 +83,7 @@ install: man    # below DESTDIR; deploy/systemd/ runs it
 	install -D -m 644 $(BUILD)/man/usage-fetcher.env $(DESTDIR)/etc/usage-fetcher/usage-fetcher.env
 	for s in 1 7 8; do install -D -m 644 -t $(DESTDIR)/usr/share/man/man$$s $(BUILD)/man/*.$$s || exit; done
 deb-test: test-deps all $(SIM); @/usr/bin/python3 tests/deb/run.py # installed in a clean system that boots; needs root
-deb: test-deps all ; @deploy/make-deb $(BUILD)  # the Debian package
+deb: all ; @deploy/install-deps --package && deploy/make-deb $(BUILD)  # the Debian package
 docs/config.md: $(BUILD)/bin/usagectl; $< config-markdown >$@
 format: test-deps ; @clang-format -i $(SOURCES)
 tidy: test-deps ; @for f in $$(git ls-files '*.c'); do clang-tidy --quiet $$f -- $(CSTD) -I. $(call PKG,--cflags) 2>/dev/null || exit 1; done

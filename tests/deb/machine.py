@@ -78,11 +78,12 @@ class Machine:
         return None
 
     def stop(self):
+        leader, self.leader = self.leader, None
         if not self.nspawn or self.nspawn.poll() is not None:
             return
-        if self.leader:
+        if leader:
             with contextlib.suppress(OSError):
-                os.kill(self.leader, signal.SIGRTMIN + 4)  # power off
+                os.kill(leader, signal.SIGRTMIN + 4)  # power off
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.nspawn.wait(20)
             return

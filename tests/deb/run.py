@@ -40,9 +40,9 @@ ACCOUNTS = range(4)
 class Installed(harness.Stack):
     """The package in its machine, behind the harness's questions: usagectl(), sql(), compare()."""
 
-    def __init__(self, machine, package):
+    def __init__(self, machine, package, lintian):
         super().__init__(sim={"accounts": 3, "anthropic": 1}, migrate=False)
-        self.machine, self.package = machine, package
+        self.machine, self.package, self.lintian = machine, package, lintian
         self.files_before = None
         with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as s:
             self.http_port = s.getsockname()[1]
@@ -87,13 +87,6 @@ def test(name):
     return register
 
 
-@test("lintian finds no error and no warning")
-def _(s):
-    done = subprocess.run(["lintian", "--allow-root", "--fail-on", "error,warning", s.package], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          check=False)
-    equal((done.returncode, done.stdout.decode()), (0, ""), "lintian")
-
-
 @test("installed with apt in a clean Debian 12, with what it depends on")
 def _(s):
     m = s.machine
@@ -103,12 +96,19 @@ def _(s):
     s.files_before = s.files()
     m.write("/root/" + os.path.basename(s.package), "")
     shutil.copy(s.package, m.path("/root"))
-    m.run("apt-get", "-qq", "install", "-y", "--no-install-recommends", "/root/" + os.path.basename(s.package), seconds=120)
+    said = m.run("apt-get", "-qq", "install", "-y", "--no-install-recommends", "/root/" + os.path.basename(s.package), seconds=120)
+    matches("next, put the connection string .* into /etc/usage-fetcher/secrets/database_url", said, "what apt says")
     equal(m.run("dpkg-query", "-W", "-f", "${Status}", "usage-fetcher"), "install ok installed", "status")
     for name in PROGRAMS:
         matches(rf"^{name} \d", m.run(name, "--version"), f"{name} --version")
     matches("usage: usagectl COMMAND", m.run("usagectl", "--help"), "usagectl --help")
     check(re.match(r"usage-fetcher:x:\d{3}:\d{3}:Usage Fetcher:/:/usr/sbin/nologin\n", m.run("getent", "passwd", "usage-fetcher")), "the user")
+
+
+@test("lintian finds no error and no warning")
+def _(s):
+    said = s.lintian.communicate()[0].decode()
+    equal((s.lintian.returncode, said), (0, ""), "lintian")
 
 
 @test("the secrets are made at the installation, for root alone")
@@ -297,6 +297,14 @@ def _(s):
     s.wait_active(*running)
 
 
+@test("after a reboot everything runs again")
+def _(s):
+    s.machine.stop()
+    s.machine.boot(f"{s.postgres.folder}:{POSTGRES}")
+    s.wait_active("uf-scheduler", "uf-fetcher@1", "uf-fetcher@3", "uf-normalizer@1", "uf-writer@1", "uf-gateway")
+    s.cycle(7)
+
+
 @test("upgraded: settings and secrets stay, what runs goes on with the new programs")
 def _(s):
     m = s.machine
@@ -383,9 +391,11 @@ def main():
         package = built()
         print(f"the package: {time.monotonic() - began:.0f} s, {os.path.getsize(package) / 1e6:.1f} MB", flush=True)
         began = time.monotonic()
+        lintian = subprocess.Popen(["lintian", "--allow-root", "--fail-on", "error,warning", package], stdout=subprocess.PIPE,
+                                   stderr=subprocess.STDOUT)  # beside the making of the machine
         machine = Machine(folder, os.path.join(harness.BUILD, "stack"))
         print(f"a clean Debian 12: {time.monotonic() - began:.0f} s", flush=True)
-        s = Installed(machine, package)
+        s = Installed(machine, package, lintian)
         passed, failed = run(s)
     except (Impossible, Failed) as e:
         print(f"FAILED  {e}", flush=True)
