@@ -31,17 +31,16 @@ LIMIT_S = 600
 FILES = ["-f", os.path.join(harness.ROOT, "compose.yaml"), "-f", os.path.join(HERE, "compose.test.yaml")]
 STAGES = ("scheduler", "fetcher", "normalizer", "writer", "gateway")
 ACCOUNTS = range(6)
-ZMQ_TOOL = """
-import json, sys, zmq
-s = zmq.Context().socket(zmq.REQ)
-secret = open('/run/secrets/curve_secret', 'rb').read().strip()
-s.curve_publickey, s.curve_secretkey = zmq.curve_public(secret), secret
-keys = dict(line.split()[:2] for line in open('/run/secrets/curve_keys') if line.strip())
-s.curve_serverkey = keys['scheduler'].encode()
-s.connect('tcp://scheduler:7705')
-s.send_string(sys.argv[1])
-print(s.recv_string() if s.poll(10000) else 'no answer')
-"""
+COMPOSE_MD = os.path.join(harness.ROOT, "docs", "compose.md")
+
+
+def documented(language, start):
+    """The block of docs/compose.md that begins like this, as a reader would copy it."""
+    with open(COMPOSE_MD, encoding="utf-8") as f:
+        blocks = re.findall(rf"(?ms)^```{language}\n(.*?)^```$", f.read())
+    found = [block for block in blocks if block.startswith(start)]
+    equal(len(found), 1, f"blocks of docs/compose.md that begin with {start!r}")
+    return found[0]
 
 
 class DemoSim(Sim):
@@ -74,6 +73,13 @@ class ComposeStack(harness.Stack):
         if ok and done.returncode != 0:
             raise Failed(f"docker compose {' '.join(args)}: status {done.returncode}\n{out[-3000:]}")
         return out
+
+    def shell(self, commands, cwd, seconds=120):
+        """What somebody types who has named the files in COMPOSE_FILE."""
+        env = {**self.engine.env, "COMPOSE_FILE": ":".join(FILES[1::2]), "COMPOSE_PROFILES": "demo"}
+        done = subprocess.run(["bash", "-euc", commands], env=env, cwd=cwd, timeout=seconds, check=False, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT)
+        check(done.returncode == 0, f"{commands}: status {done.returncode}\n{done.stdout.decode(errors='replace')[-3000:]}")
 
     def up(self, **scale):
         self.compose("up", "-d", "--wait", *[word for stage, n in scale.items() for word in ("--scale", f"{stage}={n}")])
@@ -218,14 +224,16 @@ def _(s):
     dates = [time.strftime("%Y-%m-%d", time.gmtime((day - back) * 86400)) for back in (11, 9, 7)]
     s.in_scheduler("inject", "--account", "demo-openai-0", "--from", dates[0], "--to", dates[1], "--wait")
     request = json.dumps({"cmd": "inject", "account": "demo-openai-0", "from": dates[1] + "T00:00:00Z", "to": dates[2] + "T00:00:00Z"})
+    python = documented("python", "import zmq\n")
+    check(len(re.findall("(?m)^s\\.send_string\\('.*'\\)$", python)) == 1, f"no request in the program of docs/compose.md:\n{python}")
+    python = re.sub(r"(?m)^(s\.send_string)\('.*'\)$", lambda m: f"{m[1]}({request!r})", python)
     tool = ["run", "--rm", "--network", "usage-fetcher_pipeline", "--user", "10001", "-v", "usage-fetcher_secrets-usagectl:/run/secrets:ro",
             "--entrypoint", "python3", "postgres:15", "-c"]
-    answer = json.loads(s.engine.docker(*tool, ZMQ_TOOL, request).splitlines()[-1])
+    answer = json.loads(s.engine.docker(*tool, python).splitlines()[-1])
     check(answer.get("ok") is True, f"answer to the injection: {answer}")
     wait_for("the injection is done", lambda: s.value("SELECT finished_at IS NOT NULL FROM fetch_runs WHERE run_id = %s", answer["run_id"]))
-    plain = ZMQ_TOOL.replace("s.curve_", "x_curve_")
-    plain = re.sub(r"(?m)^x_curve.*$", "", plain).replace("10000", "3000")
-    matches("no answer", s.engine.docker(*tool, plain, request), "the same without keys")
+    plain = re.sub(r"(?m)^s\.curve_.*$", "s.rcvtimeo, s.linger = 3000, 0", python)
+    matches("zmq.error.Again", s.engine.docker(*tool, plain, check=False), "the same without keys")
     s.compare([0], start=(day - 11) * 86400)
 
 
@@ -254,6 +262,21 @@ def _(s):
     for stage in STAGES:
         wait_for(f"{stage} is healthy again",
                  lambda c=s.containers(stage)[0]: s.inspect(c)["State"]["Health"]["Status"] == "healthy", 40, 0.5)
+
+
+@test("backup and restore, as docs/compose.md has them: the next cycle makes the table exact")
+def _(s):
+    with tempfile.TemporaryDirectory() as folder:
+        s.shell(documented("sh", "docker compose exec -T postgres pg_dump"), folder)
+        s.sim.advance(3 * 3600)
+        s.in_scheduler("run", "--wait")
+        s.compare(ACCOUNTS)
+        rows = s.value("SELECT count(*) FROM usage_metrics")
+        s.connection.close()
+        s.shell(documented("sh", "docker compose stop"), folder)
+    check(s.value("SELECT count(*) FROM usage_metrics") < rows, "the dump has what came after it")
+    matches(r"succeeded +6\b", s.in_scheduler("run", "--wait"), "usagectl run --wait")
+    s.compare(ACCOUNTS)
 
 
 @test("no file of an image is writable for all, or setuid or setgid")
@@ -288,6 +311,32 @@ def _(s):
     check(time.monotonic() - began < 20, "stopping took longer than 20 s")
     s.compose("down", "--volumes")
     equal(s.engine.docker("ps", "-a", "-q") + s.engine.docker("volume", "ls", "-q"), "", "containers and volumes after down")
+
+
+@test("with your own Postgres, by the override: a full cycle is exact")
+def _(s):
+    docker = s.engine.docker
+    FILES.insert(2, "-f")
+    FILES.insert(3, os.path.join(harness.ROOT, "compose.own-postgres.yaml"))
+    password = os.urandom(12).hex()
+    docker("run", "--detach", "--name", "elsewhere", "--entrypoint", "bash", "postgres:15", "-c",
+           f"echo {password} >/tmp/password; POSTGRES_DB=usage POSTGRES_PASSWORD_FILE=/tmp/password exec entrypoint postgres")
+    matches("has no connection string", s.compose("run", "--rm", "-T", "--no-deps", "keys", ok=False), "a start without a connection string")
+    s.compose("run", "--rm", "-T", "--no-deps", "keys", "put", "database_url", text=f"postgresql://postgres:{password}@elsewhere:5432/usage\n")
+    s.compose("create")
+    docker("network", "connect", "--alias", "elsewhere", "usage-fetcher_database", "elsewhere")
+    s.up()
+    equal(s.containers("postgres"), [], "bundled Postgres")
+    s.sim = DemoSim(s.address("simulator", "outside"))
+    networks = s.inspect("elsewhere")["NetworkSettings"]["Networks"]
+    url = f"postgresql://postgres:{password}@{networks['usage-fetcher_database']['IPAddress']}:5432/usage"
+    s.postgres = type("Postgres", (), {"url": lambda _, database: url})()
+    s.person_key = base64.b64decode(s.compose("run", "--rm", "-T", "--no-deps", "keys", "show", "person_key").strip().splitlines()[-1])
+    matches(r"succeeded +6\b", s.in_scheduler("run", "--wait"), "usagectl run --wait")
+    s.compare(ACCOUNTS)
+    s.connection.close()
+    docker("rm", "--force", "elsewhere")
+    s.compose("down", "--volumes")
 
 
 def http_get(path, **headers):
