@@ -34,6 +34,7 @@ SECRETS = "/etc/usage-fetcher/secrets"
 POSTGRES = "/srv/postgres"  # where the machine sees its socket
 SERVICES = ("uf-scheduler", "uf-fetcher@1", "uf-fetcher@2", "uf-normalizer@1", "uf-writer@1", "uf-gateway")
 PROGRAMS = ["uf-scheduler", "uf-fetcher", "uf-normalizer", "uf-writer", "uf-gateway"]
+PARTS = ("scheduler", "writer", "gateway", "usagectl")  # that have a database login
 ACCOUNTS = range(4)
 
 
@@ -59,6 +60,12 @@ class Installed(harness.Stack):
 
     def wait_active(self, *units):
         wait_for(f"{', '.join(units)} active", lambda: self.active(*units), 30, 0.2)
+
+    def get(self, path, **headers):
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=10)) as c:
+            c.request("GET", path, headers=headers)
+            answer = c.getresponse()
+            return answer.status, answer.read().decode()
 
     def log(self, unit):
         return self.machine.run("journalctl", "--no-pager", "-o", "cat", "-u", unit)
@@ -114,9 +121,9 @@ def _(s):
 @test("the secrets are made at the installation, for root alone")
 def _(s):
     said = s.machine.run("stat", "-c", "%n %a %U:%G %F", SECRETS, *[f"{SECRETS}/{n}" for n in (
-        "encryption_key", "person_key", "cron_api_key", "dashboard_token", "database_url.scheduler", "database_url.writer", "database_url.gateway")])
+        "encryption_key", "person_key", "cron_api_key", "dashboard_token", *[f"database_url.{p}" for p in PARTS])])
     equal([line.split(" ", 1)[1] for line in said.splitlines()],
-          ["700 root:root directory"] + ["600 root:root regular file"] * 4 + ["777 root:root symbolic link"] * 3, "modes")
+          ["700 root:root directory"] + ["600 root:root regular file"] * 4 + ["777 root:root symbolic link"] * 4, "modes")
     values = {s.machine.read(f"{SECRETS}/{n}") for n in ("encryption_key", "person_key", "cron_api_key", "dashboard_token")}
     equal(len(values), 4, "different secrets")
     matches("Permission denied", s.machine.run("setpriv", "--reuid", "usage-fetcher", "--clear-groups", "cat", f"{SECRETS}/encryption_key", code=None),
@@ -174,16 +181,11 @@ def _(s):
 
 @test("the dashboard answers, and wants its token")
 def _(s):
-    def get(path, **headers):
-        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", s.http_port, timeout=10)) as c:
-            c.request("GET", path, headers=headers)
-            answer = c.getresponse()
-            return answer.status, answer.read().decode()
-    wait_for("/readyz", lambda: '"ready":true' in get("/readyz")[1], 10, 0.2)
-    equal(get("/api/v1/accounts")[0], 401, "without the token")
+    wait_for("/readyz", lambda: '"ready":true' in s.get("/readyz")[1], 10, 0.2)
+    equal(s.get("/api/v1/accounts")[0], 401, "without the token")
     token = s.machine.read(f"{SECRETS}/dashboard_token").strip()
-    matches('"account":"sim-000000"', get("/api/v1/accounts", Authorization=f"Bearer {token}")[1], "with it")
-    matches("usage_fetcher_", get("/metrics", Authorization=f"Bearer {token}")[1], "/metrics")
+    matches('"account":"sim-000000"', s.get("/api/v1/accounts", Authorization=f"Bearer {token}")[1], "with it")
+    matches("usage_fetcher_", s.get("/metrics", Authorization=f"Bearer {token}")[1], "/metrics")
 
 
 @test("each process is confined: its user, no capability, its filter, its secrets and no other's")
@@ -250,6 +252,43 @@ def _(s):
     m.run("systemctl", "disable", "--now", "uf-fetcher@2", "uf-writer@2")
     equal(s.active("uf-fetcher@2"), False, "uf-fetcher@2")
     s.cycle(10)
+
+
+@test("each process with a login of its own")
+def _(s):
+    m = s.machine
+    for part in PARTS:
+        s.sql(f"CREATE ROLE app_{part} LOGIN {'BYPASSRLS' if part == 'writer' else ''} IN ROLE uf_{'admin' if part == 'usagectl' else part}")
+        m.run("rm", f"{SECRETS}/database_url.{part}")
+        m.write(f"{SECRETS}/database_url.{part}", f"postgresql:///uf?host={POSTGRES}&user=app_{part}\n", 0o600)
+    m.run("systemctl", "restart", "usage-fetcher.target")
+    s.wait_active("uf-scheduler", "uf-writer@1", "uf-gateway")
+    matches("database login: app_usagectl has the rights of admin, and no other", s.usagectl("doctor", code=None).out, "usagectl doctor")
+    matches("up to date", s.usagectl("migrate").out, "usagectl migrate, as the owner")
+    s.cycle(13)
+    wait_for("/readyz", lambda: '"ready":true' in s.get("/readyz")[1], 10, 0.2)
+    users = {user for user, in s.sql("SELECT usename FROM pg_stat_activity WHERE datname = 'uf' AND usename <> 'uf'")}
+    check(users >= {"app_scheduler", "app_writer", "app_gateway"}, f"logins at Postgres: {users}")
+
+
+@test("a new ENCRYPTION_KEY, while everything goes on")
+def _(s):
+    m = s.machine
+    m.run("sh", "-ec", f"""cd {SECRETS}
+        mv encryption_key encryption_key_old
+        usagectl keygen | install -m 600 /dev/stdin encryption_key
+        mkdir -p /etc/systemd/system/uf-fetcher@.service.d
+        cp /usr/share/doc/usage-fetcher/examples/rekey.conf /etc/systemd/system/uf-fetcher@.service.d/
+        systemctl daemon-reload
+        systemctl restart 'uf-fetcher@*'""")
+    s.cycle(14)
+    matches("4", s.usagectl("rekey").out, "usagectl rekey")
+    m.run("sh", "-ec", f"""rm /etc/systemd/system/uf-fetcher@.service.d/rekey.conf {SECRETS}/encryption_key_old
+        rmdir /etc/systemd/system/uf-fetcher@.service.d
+        systemctl daemon-reload
+        systemctl restart 'uf-fetcher@*'""")
+    s.wait_active("uf-fetcher@1", "uf-fetcher@3")
+    s.cycle(15)
 
 
 @test("a fetcher as on another machine: over TCP, encrypted, with the example's settings")
