@@ -13,12 +13,11 @@ CREATE ROLE uf_gateway NOLOGIN;
 CREATE ROLE uf_admin NOLOGIN;
 CREATE ROLE app_owner LOGIN PASSWORD :'owner';
 CREATE ROLE app_scheduler LOGIN PASSWORD :'scheduler' IN ROLE uf_scheduler;
-CREATE ROLE app_writer LOGIN PASSWORD :'writer' IN ROLE uf_writer;
+CREATE ROLE app_writer LOGIN PASSWORD :'writer' IN ROLE uf_writer BYPASSRLS; -- why: docs/security.md
 CREATE ROLE app_gateway LOGIN PASSWORD :'gateway' IN ROLE uf_gateway;
 CREATE ROLE app_admin LOGIN PASSWORD :'admin' IN ROLE uf_admin;
-GRANT app_owner TO uf_scheduler, uf_writer, uf_gateway, uf_admin; -- the tables have no rights by part yet
 ALTER DATABASE usage OWNER TO app_owner;
-REVOKE CONNECT ON DATABASE usage FROM PUBLIC;
-GRANT CONNECT, TEMPORARY ON DATABASE usage TO uf_scheduler, uf_writer, uf_gateway, uf_admin;
+REVOKE ALL ON DATABASE usage FROM PUBLIC;
+GRANT CONNECT ON DATABASE usage TO uf_scheduler, uf_writer, uf_gateway, uf_admin;
 SQL
 psql -X -q -v ON_ERROR_STOP=1 -U postgres -d usage -c 'ALTER SCHEMA public OWNER TO app_owner'

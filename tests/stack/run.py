@@ -26,6 +26,7 @@ import harness  # noqa: E402
 from engine import Engine, Impossible  # noqa: E402
 from harness import Failed, check, equal, matches, wait_for  # noqa: E402
 from sim import Sim  # noqa: E402
+from test_roles import REFUSED, says  # noqa: E402
 
 LIMIT_S = 600
 FILES = ["-f", os.path.join(harness.ROOT, "compose.yaml"), "-f", os.path.join(HERE, "compose.test.yaml")]
@@ -94,14 +95,17 @@ class ComposeStack(harness.Stack):
         found = self.inspect(self.containers(service)[0])["NetworkSettings"]["Networks"]
         return found[f"usage-fetcher_{network}"]["IPAddress"]
 
+    def secret(self, name):
+        return self.compose("run", "--rm", "-T", "--no-deps", "keys", "show", name).strip().splitlines()[-1]
+
     def look_inside(self):
-        """Who can be asked from outside the stack: the simulator, Postgres as its owner."""
+        """Who can be asked from outside the stack: the simulator, Postgres by any service's login, else as its owner."""
         self.sim = DemoSim(self.address("simulator", "outside"))
-        password = self.compose("run", "--rm", "-T", "--no-deps", "keys", "show", "owner_password").strip().splitlines()[-1]
-        url = f"postgresql://app_owner:{password}@{self.address('postgres', 'database')}:5432/usage"
-        self.postgres = type("Postgres", (), {"url": lambda _, database: url})()
-        self.person_key = base64.b64decode(
-            self.compose("run", "--rm", "-T", "--no-deps", "keys", "show", "person_key").strip().splitlines()[-1])
+        at = f"@{self.address('postgres', 'database')}:"
+        urls = {service: self.secret(service + "/database_url").replace("@postgres:", at)
+                for service in ("migrate", "scheduler", "writer", "gateway", "usagectl")}
+        self.postgres = type("Postgres", (), {"url": lambda _, database, service="migrate": urls[service]})()
+        self.person_key = base64.b64decode(self.secret("person_key"))
 
     def in_scheduler(self, *args, **how):
         return self.compose("exec", "-T", "scheduler", "usagectl", *args, **how)
@@ -163,9 +167,8 @@ def _(s):
 
 @test("every container is locked down, and no secret is in its environment")
 def _(s):
-    secrets = [s.compose("run", "--rm", "-T", "--no-deps", "keys", "show", name).strip().splitlines()[-1]
-               for name in ("encryption_key", "cron_api_key", "dashboard_token", "person_key", "owner_password", "fetcher/curve_secret",
-                            "writer/database_url")]
+    secrets = [s.secret(name) for name in ("encryption_key", "cron_api_key", "dashboard_token", "person_key", "fetcher/curve_secret")]
+    secrets += [re.search(":([^:@]+)@", s.postgres.url("usage", service))[1] for service in ("migrate", "scheduler", "writer", "gateway", "usagectl")]
     for name in s.compose("ps", "--all", "--quiet").split():
         it = s.inspect(name)
         service, host = it["Config"]["Labels"]["com.docker.compose.service"], it["HostConfig"]
@@ -193,6 +196,28 @@ def _(s):
           "a service can write its secrets")
 
 
+@test("each service has its own login in Postgres, with the rights of its part and no other; each provider key is sealed there")
+def _(s):
+    wrong = []
+    for service, part in (("scheduler", "scheduler"), ("writer", "writer"), ("gateway", "gateway"), ("usagectl", "admin")):
+        url = s.postgres.url("usage", service)
+        check(url.startswith(f"postgresql://app_{part}:"), f"{service} logs in by {url.split(':')[1]}")
+        statements = [text.format(month="usage_metrics_" + time.strftime("%Y_%m", time.gmtime(s.sim.start_now)))
+                      for of, text in REFUSED if of == part and not (part == "writer" and "SET updated_at" in text)]
+        check(len(statements) > 9, f"only {len(statements)} things were tried as {part}")
+        wrong += [f"{part} may {text}" for text in statements if not (says(s, service, text) or "").startswith("42501 ")]
+        if not says(s, service, "CREATE TEMPORARY TABLE mine (a int)"):
+            wrong.append(f"{part} makes a temporary table")
+    check(not wrong, "\n".join(wrong))
+    for stage, part, more in (("scheduler", "scheduler", ""), ("writer", "writer", " (and BYPASSRLS, to COPY)"), ("gateway", "gateway", "")):
+        matches(re.escape(f"ok   database login: app_{part} has the rights of {part}, and no other{more}"),
+                s.compose("exec", "-T", stage, "usagectl", "doctor", ok=False), f"usagectl doctor in {stage}")
+    matches("ok   database login: app_admin has the rights of admin, and no other",
+            s.compose("run", "--rm", "-T", "--no-deps", "usagectl", "doctor", ok=False), "usagectl doctor")
+    sealed = b"".join(bytes(key) for key, in s.sql("SELECT key_ciphertext FROM accounts"))
+    check(sealed and b"sk-a" not in sealed, "a provider's key can be read in the database")
+
+
 @test("only the fetchers reach out; the gateway is reached from this host and reaches nobody")
 def _(s):
     with open("/etc/apt/sources.list.d/debian.sources", encoding="utf-8") as f:
@@ -203,7 +228,7 @@ def _(s):
                for stage in STAGES + ("postgres",)}
     equal(reached, {"scheduler": False, "fetcher": True, "normalizer": False, "writer": False, "gateway": False, "postgres": False},
           "who reaches the Internet")
-    token = s.compose("run", "--rm", "-T", "--no-deps", "keys", "show", "dashboard_token").strip().splitlines()[-1]
+    token = s.secret("dashboard_token")
     matches('"ready":true', http_get("/readyz")[1], "/readyz")
     matches('"account":"demo-openai-0"', http_get("/api/v1/accounts", Authorization=f"Bearer {token}")[1], "/api/v1/accounts")
     equal(http_get("/api/v1/accounts")[0], 401, "/api/v1/accounts without the token")
@@ -295,8 +320,7 @@ def _(s):
     errors = [line for line in logs.splitlines() if '"level":"error"' in line]
     equal(errors, [], "lines of level error")
     for name in ("encryption_key", "person_key", "cron_api_key", "dashboard_token", "fetcher/curve_secret", "owner_password"):
-        secret = s.compose("run", "--rm", "-T", "--no-deps", "keys", "show", name).strip().splitlines()[-1]
-        check(secret not in logs, f"{name} is in the logs")
+        check(s.secret(name) not in logs, f"{name} is in the logs")
     check("sk-admin-sim" not in logs and "sk-ant-admin01-sim" not in logs, "a provider's key is in the logs")
 
 
