@@ -23,10 +23,14 @@ SIM     := $(BUILD)/tests/uf-sim
 NEXT    := $(patsubst %,$(BUILD)/next/uf-%,scheduler fetcher normalizer writer)
 THIRD   := $(patsubst %,$(BUILD)/third/%,uf-scheduler uf-fetcher uf-normalizer uf-writer uf-gateway usagectl)
 SOURCES  = $(shell git ls-files '*.c' '*.h')
+READ_BY := $(sort $(wildcard common/*.[ch] common/providers/*.[ch] normalizer/*.[ch] writer/*.[ch]))
+READING  = -DREADING_ID='"$(shell cat $(READ_BY) | sha256sum | cut -c1-32)"'
 obj      = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 
 all: $(BINS)
 $(BUILD)/libuf.a: $(call obj,$(COMMON)); @rm -f $@; ar rcs $@ $^
+$(BUILD)/obj/common/reading.o: $(READ_BY)
+$(BUILD)/obj/common/reading.o: CFLAGS += $(READING)
 $(BUILD)/obj/%.o: %.c | deps; @mkdir -p $(@D); $(CC) $(CFLAGS) -c $< -o $@
 $(BUILD)/assets.c: gateway/web/assets $(shell deploy/embed-assets --files) deploy/embed-assets
 	@mkdir -p $(@D); deploy/embed-assets $(abspath $(BUILD)) >$@.new && mv $@.new $@
@@ -37,7 +41,8 @@ $(BUILD)/bin/uf-gateway $(BUILD)/third/uf-gateway: LIBS += $(shell pkg-config --
 $(STAGES:%=$(BUILD)/bin/uf-%): $(BUILD)/bin/uf-%: $$(call obj,$$(wildcard $$*/*.c)) $(BUILD)/libuf.a
 	@mkdir -p $(@D); $(CC) $(LDFLAGS) $^ $(LIBS) -o $@
 $(BUILD)/obj/tests/wire_next.o: common/wire.c | deps; @mkdir -p $(@D); $(CC) $(CFLAGS) -DWIRE_VERSION=99 -c $< -o $@
-$(NEXT): $(BUILD)/next/uf-%: $(BUILD)/obj/tests/wire_next.o $$(call obj,$$(wildcard $$*/*.c)) $(BUILD)/libuf.a
+$(BUILD)/obj/tests/reading_next.o: common/reading.c | deps; @mkdir -p $(@D); $(CC) $(CFLAGS) -DREADING_ID='"next"' -c $< -o $@
+$(NEXT): $(BUILD)/next/uf-%: $(BUILD)/obj/tests/wire_next.o $(BUILD)/obj/tests/reading_next.o $$(call obj,$$(wildcard $$*/*.c)) $(BUILD)/libuf.a
 	@mkdir -p $(@D); $(CC) $(LDFLAGS) $^ $(LIBS) -o $@
 $(THIRD): $(BUILD)/third/%: $(call obj,tests/fakes/acme_list.c tests/fakes/acme_provider.c) $$(call obj,$$(wildcard $$(subst usagectl,cli,$$(subst uf-,,$$*))/*.c)) $(BUILD)/obj/migrations.o $(BUILD)/libuf.a
 	@mkdir -p $(@D); $(CC) $(LDFLAGS) $^ $(LIBS) -o $@

@@ -125,6 +125,7 @@ void progress_summary(struct arena *a, const struct json *run, int64_t elapsed_u
         {"  failed", "accounts.failed"},
         {"requests", "requests"},
         {"pages", "pages"},
+        {"  unchanged", "pages_unchanged"},
         {"rows new", "rows.inserted"},
         {"rows changed", "rows.updated"},
         {"rows removed", "rows.removed"},

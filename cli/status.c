@@ -71,7 +71,8 @@ static enum status show_last_run(FILE *out, struct cli *cli, struct err *err)
                  "CASE WHEN finished_at IS NULL THEN 'running' ELSE 'done in ' || round(extract("
                  "epoch FROM finished_at - requested_at)::numeric, 1) || ' s' END, accounts_total, "
                  "accounts_ok, accounts_failed, rows_inserted, rows_updated, rows_removed, "
-                 "rows_unchanged FROM fetch_runs WHERE jobs > 0 OR finished_at IS NULL "
+                 "rows_unchanged, pages, pages_unchanged FROM fetch_runs WHERE jobs > 0 OR "
+                 "finished_at IS NULL "
                  "ORDER BY requested_at DESC LIMIT 1",
                  NULL, err));
     if (PQntuples(r) == 0) {
@@ -84,6 +85,9 @@ static enum status show_last_run(FILE *out, struct cli *cli, struct err *err)
                   digits_grouped(cli->arena, pg_text(r, 0, 3)),
                   digits_grouped(cli->arena, pg_text(r, 0, 4)),
                   digits_grouped(cli->arena, pg_text(r, 0, 5)));
+    (void)fprintf(out, "           pages: %s, %s of them unchanged\n",
+                  digits_grouped(cli->arena, pg_text(r, 0, 10)),
+                  digits_grouped(cli->arena, pg_text(r, 0, 11)));
     (void)fprintf(
         out, "           rows: %s new, %s changed, %s removed, %s unchanged\n",
         digits_grouped(cli->arena, pg_text(r, 0, 6)), digits_grouped(cli->arena, pg_text(r, 0, 7)),

@@ -145,6 +145,12 @@ const struct metric_spec metrics[N_METRICS] = {
                          STAGE_FETCHER,
                          {PROVIDER},
                          "Pages handed to a normalizer."},
+    [M_PAGES_SAME] = {"pages_unchanged_total",
+                      METRIC_COUNTER,
+                      STAGE_FETCHER,
+                      {PROVIDER},
+                      "Pages that came as they are known, so that they go no further: their rows "
+                      "are in the table."},
     [M_WINDOWS_ENDED] = {"windows_ended_total",
                          METRIC_COUNTER,
                          STAGE_FETCHER,

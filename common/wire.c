@@ -93,6 +93,15 @@ bool ending_is_auth(enum ending e)
     return e == END_AUTH_INVALID || e == END_SCOPE_MISSING || e == END_WRONG_KEY_KIND;
 }
 
+/* ---- digests ---- */
+
+bool page_digest_is(const struct page_digest *d)
+{
+    static const struct page_digest none;
+
+    return !page_digest_eq(d, &none);
+}
+
 /* ---- writing ---- */
 
 static int put_bytes(void *data, const char *bytes, size_t len)
@@ -131,6 +140,11 @@ static void put_bin(msgpack_packer *pk, const void *at, size_t len)
 static void put_uuid(msgpack_packer *pk, const struct uuid *u)
 {
     put_bin(pk, u->at, sizeof(u->at));
+}
+
+static void put_digest(msgpack_packer *pk, const struct page_digest *d)
+{
+    put_bin(pk, d->at, sizeof(d->at));
 }
 
 static void put_bool(msgpack_packer *pk, bool b)
@@ -285,6 +299,14 @@ static struct uuid get_uuid(struct reader *r, const char *field)
 
     get_fixed(r, field, u.at, sizeof(u.at));
     return u;
+}
+
+static struct page_digest get_digest(struct reader *r)
+{
+    struct page_digest d = {{0}};
+
+    get_fixed(r, "digest", d.at, sizeof(d.at));
+    return d;
 }
 
 /* An array inside: `out` reads its elements. */
@@ -462,7 +484,7 @@ static void get_origin(struct reader *r, struct origin *o)
 
 void job_encode(struct buf *out, const struct job *job)
 {
-    msgpack_packer pk = packer(out, WIRE_JOB, 11);
+    msgpack_packer pk = packer(out, WIRE_JOB, 12);
 
     put_uuid(&pk, &job->job_id);
     put_uuid(&pk, &job->scheduler_id);
@@ -477,6 +499,29 @@ void job_encode(struct buf *out, const struct job *job)
     msgpack_pack_array(&pk, job->n_windows);
     for (size_t i = 0; i < job->n_windows; i++)
         put_window(&pk, &job->windows[i]);
+    msgpack_pack_array(&pk, job->known ? job->n_windows : 0);
+    for (size_t i = 0; job->known && i < job->n_windows; i++)
+        put_bin(&pk, job->known[i].at, job->known[i].n * sizeof(struct page_digest));
+}
+
+static void get_known(struct reader *r, struct job *job)
+{
+    struct known_pages *known;
+    struct reader in;
+    size_t n = get_array(r, "known", 0, job->n_windows, &in);
+
+    if (n != 0 && n != job->n_windows)
+        fault(&in, "known", "not one for each window");
+    job->known = known = ARENA_ARRAY(r->arena, job->n_windows, struct known_pages);
+    for (size_t i = 0; i < n && !in.bad; i++) {
+        struct text digests = get_bin(&in, "digests", sizeof(known[i].at));
+        if (digests.len % sizeof(struct page_digest) != 0)
+            fault(&in, "digests", "not bytes of the right length");
+        else if (digests.len > 0)
+            memcpy(known[i].at, digests.at, digests.len);
+        known[i].n = digests.len / sizeof(struct page_digest);
+    }
+    array_end(r, &in);
 }
 
 enum status job_decode(const struct job **out, struct arena *a, struct text msg, struct err *err)
@@ -501,6 +546,7 @@ enum status job_decode(const struct job **out, struct arena *a, struct text msg,
     for (size_t i = 0; i < job->n_windows; i++)
         get_window(&in, &windows[i]);
     array_end(&r, &in);
+    get_known(&r, job);
     TRY(message_end(&r));
     *out = job;
     return ST_OK;
@@ -541,7 +587,8 @@ enum status ready_decode(const struct ready **out, struct arena *a, struct text 
 
 /* ---- done ---- */
 
-#define END_FIELDS 9
+#define SAME_FIELDS 3
+#define END_FIELDS  10
 void done_encode(struct buf *out, const struct done *d)
 {
     msgpack_packer pk = packer(out, WIRE_DONE, 2);
@@ -560,7 +607,31 @@ void done_encode(struct buf *out, const struct done *d)
         msgpack_pack_uint32(&pk, e->http_status);
         msgpack_pack_int64(&pk, e->retry_after_s);
         put_text(&pk, e->detail);
+        msgpack_pack_array(&pk, e->n_same);
+        for (size_t k = 0; k < e->n_same; k++) {
+            msgpack_pack_array(&pk, SAME_FIELDS);
+            msgpack_pack_uint32(&pk, e->same[k].seq);
+            msgpack_pack_uint32(&pk, e->same[k].known);
+            msgpack_pack_int64(&pk, e->same[k].complete_us);
+        }
     }
+}
+
+static void get_same(struct reader *r, struct window_end *e)
+{
+    struct same_page *same;
+    struct reader list, in;
+
+    e->n_same = get_array(r, "same", 0, WIRE_KNOWN_MAX, &list);
+    e->same = same = ARENA_ARRAY(r->arena, e->n_same, struct same_page);
+    for (size_t i = 0; i < e->n_same; i++) {
+        get_array(&list, "same page", SAME_FIELDS, SAME_FIELDS, &in);
+        same[i].seq = get_u32(&in, "seq");
+        same[i].known = (uint32_t)get_int(&in, "known", 0, WIRE_KNOWN_MAX - 1);
+        same[i].complete_us = get_time(&in, "complete");
+        array_end(&list, &in);
+    }
+    array_end(r, &list);
 }
 
 static void get_end(struct reader *r, struct window_end *e)
@@ -577,6 +648,7 @@ static void get_end(struct reader *r, struct window_end *e)
     e->http_status = get_u32(&in, "http_status");
     e->retry_after_s = get_int(&in, "retry_after", 0, INT64_C(31622400));
     e->detail = get_text_or_null(&in, "detail", 500);
+    get_same(&in, e);
     array_end(r, &in);
 }
 
@@ -600,7 +672,7 @@ enum status done_decode(const struct done **out, struct arena *a, struct text ms
 
 /* ---- pages ---- */
 
-#define PAGE_FIELDS 5
+#define PAGE_FIELDS 6
 void pages_encode_head(struct buf *out, const struct pages *p)
 {
     msgpack_packer pk = packer(out, WIRE_PAGES, 2);
@@ -615,6 +687,7 @@ void pages_encode_head(struct buf *out, const struct pages *p)
         put_window(&pk, &page->asked);
         msgpack_pack_int64(&pk, page->complete_us);
         put_bool(&pk, page->last);
+        put_digest(&pk, &page->digest);
     }
 }
 
@@ -628,6 +701,7 @@ static void get_page(struct reader *r, struct page *page)
     get_window(&in, &page->asked);
     page->complete_us = get_time(&in, "complete");
     page->last = get_bool(&in, "last");
+    page->digest = get_digest(&in);
     array_end(r, &in);
 }
 
@@ -725,7 +799,7 @@ static void get_record(struct reader *r, struct record *rec)
     array_end(r, &in);
 }
 
-#define RECORD_PAGE_FIELDS 8
+#define RECORD_PAGE_FIELDS 9
 static void put_record_page(msgpack_packer *pk, const struct record_page *p)
 {
     msgpack_pack_array(pk, RECORD_PAGE_FIELDS);
@@ -745,6 +819,7 @@ static void put_record_page(msgpack_packer *pk, const struct record_page *p)
     msgpack_pack_array(pk, p->n_bad_rows);
     for (size_t i = 0; i < p->n_bad_rows; i++)
         put_dead(pk, &p->bad_rows[i]);
+    put_digest(pk, &p->digest);
 }
 
 static void get_spans(struct reader *r, struct record_page *p)
@@ -785,6 +860,7 @@ static void get_record_page(struct reader *r, struct record_page *p)
     for (size_t i = 0; i < p->n_bad_rows && !list.bad; i++)
         get_dead(&list, &bad[i]);
     array_end(&in, &list);
+    p->digest = get_digest(&in);
     array_end(r, &in);
 }
 
@@ -819,7 +895,7 @@ enum status records_decode(const struct records **out, struct arena *a, struct t
 
 /* ---- acks ---- */
 
-#define ACK_FIELDS 10
+#define ACK_FIELDS 11
 void acks_encode(struct buf *out, const struct acks *acks)
 {
     msgpack_packer pk = packer(out, WIRE_ACKS, 1);
@@ -838,6 +914,7 @@ void acks_encode(struct buf *out, const struct acks *acks)
         msgpack_pack_uint32(&pk, ack->removed);
         msgpack_pack_uint32(&pk, ack->unchanged);
         put_text(&pk, ack->detail);
+        put_digest(&pk, &ack->digest);
     }
 }
 
@@ -856,6 +933,7 @@ static void get_ack(struct reader *r, struct ack *ack)
     ack->removed = get_u32(&in, "removed");
     ack->unchanged = get_u32(&in, "unchanged");
     ack->detail = get_text_or_null(&in, "detail", 500);
+    ack->digest = get_digest(&in);
     array_end(r, &in);
 }
 

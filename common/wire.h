@@ -18,12 +18,13 @@
 #include "common/text.h"
 
 #ifndef WIRE_VERSION /* the tests of an upgrade build another */
-#define WIRE_VERSION 1
+#define WIRE_VERSION 2
 #endif
 #define WIRE_WINDOWS_MAX 64         /* windows of one job */
 #define WIRE_PAGES_MAX   64         /* pages of one message */
 #define WIRE_RECORDS_MAX 1000000    /* records of one message */
 #define WIRE_MESSAGE_MAX (64 << 20) /* bytes of one message; ZMQ_MAXMSGSIZE on every link */
+#define WIRE_KNOWN_MAX   8          /* pages of one window that a job knows from the last reading */
 
 struct uuid {
     uint8_t at[16];
@@ -71,6 +72,23 @@ struct window {
     int64_t complete_from_us, complete_us;
 };
 
+/* Of what was asked and the bytes that came; once read, also of how they were read (reading_digest,
+ * providers/reader.h). All zero: none. */
+struct page_digest {
+    uint8_t at[16];
+};
+bool page_digest_is(const struct page_digest *d); /* whether there is one */
+static inline bool page_digest_eq(const struct page_digest *a, const struct page_digest *b)
+{
+    return memcmp(a->at, b->at, sizeof(a->at)) == 0;
+}
+
+/* Pages that usage_metrics holds as they were last read. */
+struct known_pages {
+    struct page_digest at[WIRE_KNOWN_MAX];
+    size_t n;
+};
+
 /* job: one order to read one account's windows. scheduler -> fetcher */
 struct job {
     struct uuid job_id, scheduler_id;
@@ -85,6 +103,7 @@ struct job {
     uint32_t page_cap;
     const struct window *windows; /* at most one for each feed */
     size_t n_windows;
+    const struct known_pages *known; /* one for each window; NULL: none of any */
 };
 void job_encode(struct buf *out, const struct job *job);
 enum status job_decode(const struct job **out, struct arena *a, struct text msg,
@@ -102,11 +121,20 @@ void ready_encode(struct buf *out, const struct ready *r);
 enum status ready_decode(const struct ready **out, struct arena *a, struct text msg,
                          struct err *err) CHECKED;
 
+/* A page that came as it is known. It goes no further: its rows are in the table already. */
+struct same_page {
+    uint32_t seq;
+    uint32_t known;      /* index into the window's known pages */
+    int64_t complete_us; /* as of a page that is sent on */
+};
+
 /* done: how each window of a job ended. fetcher -> scheduler */
 struct window_end {
     uint32_t window; /* index into the job's windows */
     enum ending ending;
-    uint32_t pages;        /* sent on, numbered 0 .. pages-1 */
+    uint32_t pages; /* numbered 0 .. pages-1: sent on, but for these: */
+    const struct same_page *same;
+    size_t n_same;         /* at most WIRE_KNOWN_MAX */
     int64_t complete_us;   /* once all pages are acknowledged the feed is complete until here; 0: no
                               progress */
     uint32_t requests;     /* made, retries included */
@@ -140,8 +168,9 @@ struct page {
     uint32_t seq;    /* 0, 1, ... within the window */
     struct window asked;
     int64_t
-        complete_us;  /* with this page and all before it stored, the feed is complete until here */
-    bool last;        /* the provider said that no more follows */
+        complete_us; /* with this page and all before it stored, the feed is complete until here */
+    bool last;       /* the provider said that no more follows */
+    struct page_digest digest;
     struct text body; /* its own frame */
 };
 struct pages {
@@ -176,6 +205,7 @@ struct record_page {
     const struct dead
         *bad_rows; /* rows set aside, the page's others go in; its window stays owed */
     size_t n_bad_rows;
+    struct page_digest digest; /* none when the page may not be taken for known */
 };
 struct records {
     struct origin origin;
@@ -195,6 +225,7 @@ struct ack {
     int64_t complete_us; /* the page's own: how far its feed is complete with all pages up to it */
     uint32_t inserted, updated, removed, unchanged;
     struct text detail; /* why dead, at most 500 bytes; else null */
+    struct page_digest digest;
 };
 struct acks {
     const struct ack *acks;

@@ -11,6 +11,7 @@
 #include "common/log.h"
 #include "common/providers/reader.h"
 #include "fetcher/joined.h"
+#include "fetcher/known.h"
 #include "fetcher/progress.h"
 
 #define DETAIL_MAX       500 /* bytes (wire.h) */
@@ -31,6 +32,7 @@ struct account {
     struct question question; /* the window's, or the part of it that is asked for now */
     char *cursor_copy;        /* what question.cursor points to */
     struct joined joined;     /* of a flat feed: the question's answers so far */
+    struct same_page *same;   /* the window's pages that came as they are known */
     struct progress progress;
     uint32_t tries; /* failed ones, of this page */
     bool weary;     /* a window ended on trouble that may pass: the next ones get one try each,
@@ -179,10 +181,29 @@ static void trouble_settle(struct account *a, const struct trouble *t, int64_t m
 
 /* ---- answers ---- */
 
+/* A page that came as it is known goes no further: the scheduler is told with `done`. */
+static bool page_is_same(struct account *a, const struct page_digest *digest)
+{
+    struct window_end *end = &a->ends[a->at];
+    size_t known = known_find(&a->job->known[a->at], digest);
+
+    if (known == a->job->known[a->at].n || end->n_same == WIRE_KNOWN_MAX)
+        return false;
+    if (end->n_same == 0)
+        end->same = a->same = ARENA_ARRAY(a->life, WIRE_KNOWN_MAX, struct same_page);
+    a->same[end->n_same++] = (struct same_page){
+        .seq = end->pages++, .known = (uint32_t)known, .complete_us = a->progress.claimed_us};
+    return true;
+}
+
 static void page_keep(struct account *a, struct answer *answer, bool last)
 {
     struct page *page = &a->pages[a->n_pages];
+    const struct text body = {answer->body, answer->body_len};
+    const struct page_digest digest = known_digest(a->job, &a->question, body);
 
+    if (page_is_same(a, &digest))
+        return;
     a->bodies[a->n_pages++] = answer->body;
     *page = (struct page){
         .window = (uint32_t)a->at,
@@ -190,7 +211,8 @@ static void page_keep(struct account *a, struct answer *answer, bool last)
         .asked = a->question.window,
         .complete_us = a->progress.claimed_us,
         .last = last,
-        .body = {answer->body, answer->body_len},
+        .digest = digest,
+        .body = body,
     };
     a->pages_bytes += answer->body_len;
     answer->body = NULL;

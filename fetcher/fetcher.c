@@ -247,23 +247,25 @@ static void tell_done(struct fetcher *f, const struct slot *s, const struct done
     const struct job *job = account_job(s->account);
     const struct window_end *worst = &done->ends[0];
     uint64_t bytes = 0;
-    uint32_t pages = 0, requests = 0;
+    uint32_t pages = 0, same = 0, requests = 0;
     char id[37];
 
     for (size_t i = 0; i < done->n_ends; i++) {
         const struct window_end *end = &done->ends[i];
         pages += end->pages;
+        same += (uint32_t)end->n_same;
         requests += end->requests;
         bytes += end->bytes;
         pulse_add(f->pulse, M_WINDOWS_ENDED, pulse_name(f->pulse, job->provider), end->ending, 1);
         if (end->ending > worst->ending)
             worst = end;
     }
+    pulse_add(f->pulse, M_PAGES_SAME, pulse_name(f->pulse, job->provider), 0, same);
     if (worst->ending == END_OK || ending_is_partial(worst->ending))
         LOG(INFO, "job.done", KV("account", job->account), KV("account_id", job->account_id),
             KV("job", uuid_format(id, &job->job_id)), KV("provider", job->provider),
             KV("ending", ending_name(worst->ending)), KV("windows", (uint64_t)done->n_ends),
-            KV("pages", pages), KV("requests", requests), KV("bytes", bytes),
+            KV("pages", pages), KV("unchanged", same), KV("requests", requests), KV("bytes", bytes),
             KV("took_ms", (f->now_us - s->began_us) / US_PER_MS));
     else
         LOG(WARN, "job.failed", KV("account", job->account), KV("account_id", job->account_id),

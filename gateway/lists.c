@@ -168,6 +168,7 @@ static const struct list runs = {
                 {"jobs", COLUMN_COUNT},
                 {"requests", COLUMN_COUNT},
                 {"pages", COLUMN_COUNT},
+                {"pages_unchanged", COLUMN_COUNT},
                 {"rows_inserted", COLUMN_COUNT},
                 {"rows_updated", COLUMN_COUNT},
                 {"rows_removed", COLUMN_COUNT},
@@ -183,7 +184,8 @@ static const struct list runs = {
                                                             "r.requested_at), 3)), "
                                                             "r.accounts_total, r.accounts_ok, "
                                                             "r.accounts_failed, r.jobs, "
-                                                            "r.requests, r.pages, r.rows_inserted, "
+                                                            "r.requests, r.pages, "
+                                                            "r.pages_unchanged, r.rows_inserted, "
                                                             "r.rows_updated, r.rows_removed, "
                                                             "r.rows_unchanged, "
                                                             "(SELECT "

@@ -132,8 +132,8 @@ const char *trigger_message(struct arena *a, const struct json *run)
 
 static void answer_summary(struct request *r, const struct json *run)
 {
-    static const char *const members[] = {"run_id", "state",    "accounts", "rows",
-                                          "pages",  "requests", "failures"};
+    static const char *const members[] = {"run_id", "state",           "accounts", "rows",
+                                          "pages",  "pages_unchanged", "requests", "failures"};
     struct buf b = {.arena = r->arena};
     struct json_writer w = {.out = &b};
 

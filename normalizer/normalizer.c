@@ -9,6 +9,7 @@
 #include "common/log.h"
 #include "common/providers/provider.h"
 #include "common/providers/reader.h"
+#include "common/reading.h"
 
 /* How long one look for room lasts: bounds what a missed wake-up can cost. */
 #define ROOM_WAIT_US (1 * US_PER_S)
@@ -59,6 +60,15 @@ struct stage *normalizer_stage(const struct normalizer *n)
 }
 
 /* ---- page -> records ---- */
+
+/* Whether the same page may be passed over next time: its rows are all there, and would be the same
+ * under other settings of this process. */
+static bool may_be_known(const struct feed *feed, const struct page *page,
+                         const struct record_page *out)
+{
+    return page_digest_is(&page->digest) && !out->dead.reason.at && out->n_bad_rows == 0 &&
+           !feed_names_people(feed);
+}
 
 static void log_notes(const struct origin *origin, const struct page *page,
                       const struct page_notes *notes, size_t n_bad_rows)
@@ -118,6 +128,8 @@ void normalize_page(struct record_page *out, struct arena *a, const struct origi
         log_notes(origin, page, &notes, out->n_bad_rows);
     if (out->dead.reason.at)
         log_dead(origin, page, out);
+    else if (may_be_known(feed, page, out))
+        out->digest = reading_digest(&page->digest);
 }
 
 /* A record without any text. */

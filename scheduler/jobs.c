@@ -91,24 +91,32 @@ void jobs_each(struct jobs *jobs, void (*visit)(struct tracked_job *job, void *a
 
 #define SEQ_MAX 1000000 /* far over any page cap: a larger one is not ours */
 
-void job_ack(struct tracked_job *job, const struct ack *ack)
+/* NULL: there is no such page, or it had its word already. */
+static struct page_ack *page_waiting(struct job_window *w, uint32_t seq)
 {
-    struct job_window *w;
-    struct page_ack *page;
-
-    if (ack->window >= job->n_windows || ack->seq > SEQ_MAX)
-        return;
-    w = &job->windows[ack->window];
-    if (ack->seq >= w->cap_pages) {
-        uint32_t cap = ack->seq < 4 ? 4 : 2 * ack->seq;
+    if (seq > SEQ_MAX)
+        return NULL;
+    if (seq >= w->cap_pages) {
+        uint32_t cap = seq < 4 ? 4 : 2 * seq;
         w->pages = xrealloc(w->pages, cap, sizeof(*w->pages));
         memset(&w->pages[w->cap_pages], 0, (cap - w->cap_pages) * sizeof(*w->pages));
         w->cap_pages = cap;
     }
-    page = &w->pages[ack->seq];
-    if (page->acked)
+    return w->pages[seq].acked ? NULL : &w->pages[seq];
+}
+
+void job_ack(struct tracked_job *job, const struct ack *ack)
+{
+    struct job_window *w = ack->window < job->n_windows ? &job->windows[ack->window] : NULL;
+    struct page_ack *page = w ? page_waiting(w, ack->seq) : NULL;
+
+    if (!page)
         return;
-    *page = (struct page_ack){true, ack->fate, ack->complete_us};
+    *page = (struct page_ack){.acked = true,
+                              .fate = ack->fate,
+                              .complete_us = ack->complete_us,
+                              .digest = ack->digest,
+                              .rows = ack->inserted + ack->updated + ack->unchanged};
     w->n_acked++;
     w->inserted += ack->inserted;
     w->updated += ack->updated;
@@ -120,6 +128,30 @@ void job_ack(struct tracked_job *job, const struct ack *ack)
             w->detail = arena_printf(job->arena, "page %u became a dead letter: %.*s", ack->seq,
                                      ack->detail.at ? (int)ack->detail.len : 0,
                                      ack->detail.at ? ack->detail.at : "");
+    }
+}
+
+/* Pages that came as they are known: what they hold was committed by the job before. */
+static void take_same(struct job_window *w, const struct window_end *e)
+{
+    for (size_t i = 0; i < e->n_same; i++) {
+        const struct same_page *same = &e->same[i];
+        const struct known_page *known;
+        struct page_ack *page;
+        if (!w->known || same->known >= w->known->n || same->seq >= e->pages)
+            continue; /* not what the job told: the page stays owed */
+        known = &w->known->pages[same->known];
+        page = page_waiting(w, same->seq);
+        if (!page)
+            continue;
+        *page = (struct page_ack){.acked = true,
+                                  .fate = PAGE_COMMITTED,
+                                  .complete_us = same->complete_us,
+                                  .digest = known->digest,
+                                  .rows = known->rows};
+        w->n_acked++;
+        w->n_same++;
+        w->unchanged += known->rows;
     }
 }
 
@@ -137,6 +169,7 @@ void job_done(struct tracked_job *job, const struct done *done)
         w->complete_us = e->complete_us;
         w->requests = e->requests;
         w->retry_after_s = e->retry_after_s;
+        take_same(w, e);
         if (e->detail.at && !w->dead)
             w->detail = arena_copy(job->arena, e->detail.at, e->detail.len);
     }
@@ -147,7 +180,7 @@ void job_counted(struct tracked_job *job)
 {
     for (size_t i = 0; i < job->n_windows; i++) {
         struct job_window *w = &job->windows[i];
-        w->n_acked = 0;
+        w->n_acked = w->n_same = 0;
         w->inserted = w->updated = w->removed = w->unchanged = 0;
     }
 }

@@ -17,6 +17,19 @@ struct page_ack {
     bool acked;
     enum page_fate fate;
     int64_t complete_us;
+    struct page_digest digest; /* under which the page may be known next time, or none */
+    uint32_t rows;             /* that the table has of it */
+};
+
+/* What the table has of one feed (digests.h). */
+struct known_page {
+    struct page_digest digest;
+    uint32_t rows;
+};
+struct known_feed {
+    struct text feed;
+    struct known_page pages[WIRE_KNOWN_MAX];
+    size_t n;
 };
 
 struct job_window {
@@ -30,6 +43,7 @@ struct job_window {
     bool owed_backfill;   /* nobody waits for it: the older part of a new account's figures */
     int64_t owed_to_us;
     int64_t owed_failures;
+    const struct known_feed *known; /* pages of it that need not be read again; NULL: none */
 
     bool ended; /* the fetcher has told how */
     enum ending ending;
@@ -41,7 +55,8 @@ struct job_window {
 
     struct page_ack *pages; /* by seq */
     uint32_t cap_pages, n_acked;
-    bool dead; /* some page, or row of one, became a dead letter */
+    uint32_t n_same; /* of these: came as they are known, so that nothing had to be done */
+    bool dead;       /* some page, or row of one, became a dead letter */
     uint64_t inserted, updated, removed, unchanged;
 };
 
@@ -61,6 +76,8 @@ struct tracked_job {
     bool lost;             /* its fetcher is gone, or the lease ran out */
     struct job_window *windows;
     size_t n_windows;
+    struct known_feed *known; /* of all feeds of the account, when it was claimed */
+    size_t n_known;
 };
 
 struct jobs;

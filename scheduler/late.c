@@ -3,25 +3,28 @@
 #include "common/clock.h"
 #include "scheduler/ledger.h"
 
-#define N_COLUMNS 10
+#define N_COLUMNS 11
 
 /* The runs that a job served: those asked for before its claim and not over for its account by
  * then, its tick's, or that of its owed window. */
 static const char late_sql[] =
     "WITH j AS (SELECT * FROM unnest($1::bigint[], $2::timestamptz[], $3::boolean[], "
     "$4::bigint[], $5::timestamptz[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[], "
-    "$10::bigint[]) AS j (account_id, claimed_at, forced, owed_id, tick, pages, inserted, updated, "
-    "removed, unchanged)), hit AS (SELECT r.run_id AS run, j.* FROM j JOIN run_accounts ra USING "
+    "$10::bigint[], $11::bigint[]) AS j (account_id, claimed_at, forced, owed_id, tick, pages, "
+    "inserted, updated, removed, unchanged, same)), hit AS (SELECT r.run_id AS run, j.* FROM j "
+    "JOIN run_accounts ra USING "
     "(account_id) JOIN fetch_runs r USING (run_id) WHERE j.owed_id = 0 AND r.kind = 'manual' AND "
     "r.requested_at <= j.claimed_at AND coalesce(ra.finished_at, 'infinity') >= j.claimed_at "
     "UNION ALL SELECT r.run_id, j.* FROM j JOIN fetch_runs r ON r.tick = j.tick "
     "WHERE j.owed_id = 0 AND NOT j.forced "
     "UNION ALL SELECT o.run_id, j.* FROM j JOIN owed_windows o USING (owed_id)) "
-    "UPDATE fetch_runs r SET pages = r.pages + s.pages, rows_inserted = r.rows_inserted + "
+    "UPDATE fetch_runs r SET pages = r.pages + s.pages, pages_unchanged = r.pages_unchanged + "
+    "s.same, rows_inserted = r.rows_inserted + "
     "s.inserted, rows_updated = r.rows_updated + s.updated, rows_removed = r.rows_removed + "
     "s.removed, rows_unchanged = r.rows_unchanged + s.unchanged FROM (SELECT run, sum(pages) AS "
     "pages, sum(inserted) AS inserted, sum(updated) AS updated, sum(removed) AS removed, "
-    "sum(unchanged) AS unchanged FROM hit GROUP BY run) s WHERE r.run_id = s.run";
+    "sum(unchanged) AS unchanged, sum(same) AS same FROM hit GROUP BY run) s WHERE r.run_id = "
+    "s.run";
 
 struct late_rows {
     const struct ledger *ledger;
@@ -46,6 +49,7 @@ static void late_job(struct tracked_job *job, void *arg)
         pg_array_int(&rows->col[7], (int64_t)w->updated);
         pg_array_int(&rows->col[8], (int64_t)w->removed);
         pg_array_int(&rows->col[9], (int64_t)w->unchanged);
+        pg_array_int(&rows->col[10], w->n_same);
     }
 }
 

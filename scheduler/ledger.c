@@ -8,6 +8,7 @@
 #include "common/crash.h"
 #include "common/json.h"
 #include "common/log.h"
+#include "scheduler/digests.h"
 
 #define DUE_SLACK_US                                                                               \
     (5 * US_PER_S) /* a feed that is due in a moment goes along with its siblings */
@@ -23,7 +24,8 @@ static const char claim_sql[] =
     "$2::interval FROM due WHERE a.account_id = due.account_id "
     "RETURNING a.account_id, a.name, a.provider, a.base_url, a.key_ciphertext, a.lease_epoch, "
     "a.lease_job, epoch_us(now()), EXISTS (SELECT FROM run_accounts ra JOIN fetch_runs r USING "
-    "(run_id) WHERE ra.account_id = a.account_id AND ra.state = 'pending' AND r.kind = 'manual')";
+    "(run_id) WHERE ra.account_id = a.account_id AND ra.state = 'pending' AND r.kind = 'manual'), "
+    "a.page_digests";
 
 static const char feeds_sql[] =
     "SELECT account_id, feed, enabled, epoch_us(complete_from), epoch_us(watermark), "
@@ -66,6 +68,8 @@ static struct tracked_job *job_of_row(const struct ledger *l, const PGresult *r,
     (void)uuid_parse(&job->job_id, pg_text(r, row, 6));
     job->claimed_at_us = pg_int(r, row, 7);
     job->forced = PQgetvalue(r, row, 8)[0] == 't';
+    if (!PQgetisnull(r, row, 9))
+        digests_read(job, bytea_text(job->arena, pg_text(r, row, 9)));
     /* given up a moment before others may claim it, so that progress can still be written down */
     job->deadline_us = clock_mono_us() + lease_us - lease_us / 20;
     return job;
@@ -174,6 +178,7 @@ static void plan_job(const struct ledger *l, struct tracked_job *job, const PGre
     plan_live_windows(l, job, states, n < WIRE_WINDOWS_MAX ? n : WIRE_WINDOWS_MAX);
     if (job->n_windows == 0)
         plan_owed_windows(l, job, states, n, owed, owed_at);
+    digests_give(job);
 }
 
 /* The older part of a long first backfill becomes owed windows of a run of its own, once. */
@@ -417,12 +422,14 @@ static const char owed_accounts_sql[] =
 #define JOBS_CTE                                                                                   \
     "WITH j AS (SELECT * FROM unnest($1::bigint[], $2::timestamptz[], $3::boolean[], "             \
     "$4::boolean[], $5::text[], $6::text[], $7::bigint[], $8::bigint[], $9::bigint[], "            \
-    "$10::bigint[], $11::bigint[], $12::bigint[], $13::boolean[]) AS j (account_id, claimed_at, "  \
+    "$10::bigint[], $11::bigint[], $12::bigint[], $13::boolean[], $14::bigint[]) AS j "            \
+    "(account_id, claimed_at, "                                                                    \
     "final, failed, error, detail, requests, pages, inserted, updated, removed, unchanged, "       \
-    "forced)) "
+    "forced, same)) "
 #define RUN_SUMS                                                                                   \
     "started_at = coalesce(r.started_at, now()), jobs = r.jobs + s.jobs, "                         \
     "requests = r.requests + s.requests, pages = r.pages + s.pages, "                              \
+    "pages_unchanged = r.pages_unchanged + s.same, "                                               \
     "rows_inserted = r.rows_inserted + s.inserted, rows_updated = r.rows_updated + s.updated, "    \
     "rows_removed = r.rows_removed + s.removed, rows_unchanged = r.rows_unchanged + s.unchanged, " \
     "accounts_ok = r.accounts_ok + s.ok, accounts_failed = r.accounts_failed + s.failed "
@@ -430,6 +437,7 @@ static const char owed_accounts_sql[] =
     "count(*) AS jobs, sum(requests) AS requests, sum(pages) AS pages, sum(inserted) AS "          \
     "inserted, "                                                                                   \
     "sum(updated) AS updated, sum(removed) AS removed, sum(unchanged) AS unchanged, "              \
+    "sum(same) AS same, "                                                                          \
     "count(*) FILTER (WHERE final AND NOT failed) AS ok, "                                         \
     "count(*) FILTER (WHERE final AND failed) AS failed "
 
@@ -447,10 +455,10 @@ static const char manual_runs_sql[] = JOBS_CTE
 static const char scheduled_run_sql[] = JOBS_CTE
     ", bad AS (INSERT INTO run_accounts (run_id, account_id, state, error, detail, finished_at) "
     "SELECT r.run_id, j.account_id, 'failed', j.error, j.detail, now() "
-    "FROM j, fetch_runs r WHERE r.tick = $14::timestamptz AND j.final AND j.failed AND NOT "
+    "FROM j, fetch_runs r WHERE r.tick = $15::timestamptz AND j.final AND j.failed AND NOT "
     "j.forced ON CONFLICT DO NOTHING) UPDATE fetch_runs r SET " RUN_SUMS "FROM (SELECT " JOB_SUMS
     "FROM j WHERE NOT forced HAVING count(*) > 0) s "
-    "WHERE r.tick = $14::timestamptz";
+    "WHERE r.tick = $15::timestamptz";
 
 static const char finish_sql[] =
     "UPDATE fetch_runs SET finished_at = now() WHERE finished_at IS NULL AND accounts_ok + "
@@ -464,7 +472,8 @@ static const char release_sql[] =
     "(SELECT min(o.next_try_at) FROM owed_windows o WHERE o.account_id = a.account_id AND o.state "
     "= 'pending'), (SELECT now() FROM run_accounts ra JOIN fetch_runs r USING (run_id) "
     "WHERE ra.account_id = a.account_id AND ra.state = 'pending' AND r.kind = 'manual' LIMIT 1)), "
-    "now() + interval '1 hour')) FROM unnest($1::bigint[], $2::boolean[]) AS j (account_id, idle) "
+    "now() + interval '1 hour')), page_digests = decode(j.digests, 'hex') "
+    "FROM unnest($1::bigint[], $2::boolean[], $3::text[]) AS j (account_id, idle, digests) "
     "WHERE a.account_id = j.account_id";
 
 static void put_bool(struct pg_array *arr, bool v)
@@ -650,6 +659,7 @@ static enum status tick_run(struct ledger *l, struct arena *a, struct tracked_jo
 static void run_row(struct arena *a, const struct tracked_job *job, struct pg_array *col)
 {
     int64_t requests = 0, pages = 0, inserted = 0, updated = 0, removed = 0, unchanged = 0;
+    int64_t same = 0;
     struct text error = TEXT_NULL, detail = TEXT_NULL;
     bool final = true;
 
@@ -662,6 +672,7 @@ static void run_row(struct arena *a, const struct tracked_job *job, struct pg_ar
         struct verdict v = window_verdict(job, w);
         requests += w->requests;
         pages += w->n_acked;
+        same += w->n_same;
         inserted += (int64_t)w->inserted;
         updated += (int64_t)w->updated;
         removed += (int64_t)w->removed;
@@ -685,17 +696,18 @@ static void run_row(struct arena *a, const struct tracked_job *job, struct pg_ar
     pg_array_int(&col[10], removed);
     pg_array_int(&col[11], unchanged);
     put_bool(&col[12], job->forced);
+    pg_array_int(&col[13], same);
 }
 
 static enum status settle_runs(struct ledger *l, struct arena *a, struct tracked_job *const *jobs,
                                size_t n, struct err *err)
 {
-    struct pg_array col[13];
+    struct pg_array col[14];
     struct pg_params p = {0};
     char tick[TIME_TEXT_MAX];
     bool forced = false, scheduled = false;
 
-    open_all(col, 13, a);
+    open_all(col, 14, a);
     for (size_t i = 0; i < n; i++) {
         /* with nothing to ask it only matters to a run that waits for it */
         if ((jobs[i]->owed || jobs[i]->n_windows == 0) && !jobs[i]->forced)
@@ -706,7 +718,7 @@ static enum status settle_runs(struct ledger *l, struct arena *a, struct tracked
     }
     if (!col[0].any)
         return ST_OK;
-    close_all(&p, col, 13);
+    close_all(&p, col, 14);
     if (forced)
         TRY(pg_query(l->pg, NULL, NULL, manual_runs_sql, &p, err));
     if (!scheduled)
@@ -751,7 +763,7 @@ static enum status settle(struct ledger *l, struct arena *a, struct tracked_job 
 {
     struct tracked_job **ours = ARENA_ARRAY(a, n, struct tracked_job *);
     size_t n_ours = n;
-    struct pg_array ids, idle;
+    struct pg_array ids, idle, digests;
     struct pg_params p = {0};
 
     memcpy(ours, jobs, n * sizeof(struct tracked_job *));
@@ -766,12 +778,15 @@ static enum status settle(struct ledger *l, struct arena *a, struct tracked_job 
     TRY(settle_runs(l, a, ours, n_ours, err));
     pg_array_open(&ids, a);
     pg_array_open(&idle, a);
+    pg_array_open(&digests, a);
     for (size_t i = 0; i < n_ours; i++) {
         pg_array_int(&ids, ours[i]->account_id);
         put_bool(&idle, ours[i]->n_windows == 0);
+        pg_array_text(&digests, digests_write(a, ours[i]));
     }
     pg_param_text(&p, pg_array_close(&ids));
     pg_param_text(&p, pg_array_close(&idle));
+    pg_param_text(&p, pg_array_close(&digests));
     TRY(pg_query(l->pg, NULL, NULL, release_sql, &p, err));
     TRY(pg_exec(l->pg, finish_sql, err));
     CRASH_POINT("scheduler.settle.committing");

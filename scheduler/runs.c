@@ -232,7 +232,8 @@ static const char run_sql[] =
     "r.accounts_failed, (SELECT count(*) FROM run_accounts ra JOIN accounts a USING (account_id) "
     "WHERE ra.run_id = r.run_id AND ra.state = 'pending' AND a.enabled), r.rows_inserted, "
     "r.rows_updated, r.rows_removed, r.rows_unchanged, r.pages, r.requests, o.n, o.done, "
-    "o.failed, o.seconds, o.seconds_done FROM fetch_runs r, LATERAL (SELECT count(*) AS n, "
+    "o.failed, o.seconds, o.seconds_done, r.pages_unchanged FROM fetch_runs r, LATERAL (SELECT "
+    "count(*) AS n, "
     "count(*) FILTER (WHERE state = 'done') AS done, count(*) FILTER (WHERE state = 'failed') AS "
     "failed, coalesce(sum(extract(epoch from to_at - from_at)), 0)::bigint AS seconds, "
     "coalesce(sum(extract(epoch from done_to - from_at)), 0)::bigint AS seconds_done "
@@ -269,6 +270,8 @@ static void put_run(struct json_writer *w, const PGresult *r)
     put_counts(w, "rows", r, 7, rows);
     json_w_key(w, "pages");
     json_w_int(w, pg_int(r, 0, 11));
+    json_w_key(w, "pages_unchanged");
+    json_w_int(w, pg_int(r, 0, 18));
     json_w_key(w, "requests");
     json_w_int(w, pg_int(r, 0, 12));
     put_counts(w, "owed", r, 13, owed);

@@ -423,6 +423,7 @@ enum status scheduler_take(struct scheduler *s, struct err *err)
 static void send_job(struct scheduler *s, struct tracked_job *job, struct arena *a)
 {
     struct window *windows = ARENA_ARRAY(a, job->n_windows, struct window);
+    struct known_pages *known = ARENA_ARRAY(a, job->n_windows, struct known_pages);
     struct job message = {.job_id = job->job_id,
                           .scheduler_id = s->ledger.scheduler_id,
                           .account_id = job->account_id,
@@ -434,13 +435,19 @@ static void send_job(struct scheduler *s, struct tracked_job *job, struct arena 
                           .sealed_key = job->sealed_key,
                           .page_cap = (uint32_t)s->cfg->page_cap,
                           .windows = windows,
-                          .n_windows = job->n_windows};
+                          .n_windows = job->n_windows,
+                          .known = known};
     struct buf b = {.arena = a};
     struct fetcher *f;
     struct err err;
 
-    for (size_t i = 0; i < job->n_windows; i++)
+    for (size_t i = 0; i < job->n_windows; i++) {
+        const struct known_feed *pages = job->windows[i].known;
         windows[i] = job->windows[i].asked;
+        known[i].n = pages ? pages->n : 0;
+        for (size_t k = 0; k < known[i].n; k++)
+            known[i].at[k] = pages->pages[k].digest;
+    }
     if (message.lease_ms < 0)
         message.lease_ms = 0;
     job_encode(&b, &message);

@@ -12,6 +12,7 @@
 
 #include "common/clock.h"
 #include "common/providers/reader.h"
+#include "common/reading.h"
 #include "fetcher/account.h"
 
 #define T0_S   INT64_C(1793923200) /* 2026-11-06T00:00:00Z, hour 0 of all figures below */
@@ -135,6 +136,8 @@ struct fetch_case {
     const char *answers;  /* a line each: "STATUS [@HOUR] [after=S] [retry=MS] [never] BODY"; "dns",
                              "timeout", "large" instead of a status: none came; "stop"
                              before it: asked to stop while it was on its way */
+    const char *before;   /* answers to the job before, whose pages are known then; NULL: none */
+    enum { OTHER_NOTHING, OTHER_READING, OTHER_KEY, OTHER_URL, OTHER_WINDOW } other; /* than then */
     const char *want;
 };
 
@@ -459,6 +462,93 @@ static const struct fetch_case cases[] = {
      .feeds = "one",
      .base_url = "http://tiny.example",
      .want = "one protocol pages=0 to=0 requests=0 (https://tiny.example)\n"},
+    {.name = "a page that is known goes no further, and counts",
+     .feeds = "one two",
+     .to_h = 6,
+     .before = "200 0-6 .\n200 0-6 .",
+     .answers = "200 0-6 .\n200 0-6 .",
+     .want = "ask one\nask two\none ok pages=1 to=6 requests=1 same=0<6\n"
+             "two ok pages=1 to=6 requests=1 same=0<6\n"},
+    {.name = "of several pages only the changed one goes on",
+     .feeds = "one",
+     .to_h = 9,
+     .before = "200 0-3 >a\n200 3-6 >b\n200 6-9 .",
+     .answers = "200 0-3 >a\n200 3-5 >b\n200 6-9 .",
+     .want = "ask one\nask one a\nask one b\nsend 0:1<5\n"
+             "one ok pages=3 to=9 requests=3 same=0<3,2<9\n"},
+    {.name = "a known page carries the watermark on with the provider's clock",
+     .feeds = "one",
+     .before = "200 @4 0-4 .",
+     .answers = "200 @7 0-4 .",
+     .want = "ask one\none ok pages=1 to=7 requests=1 same=0<7\n"},
+    {.name = "a known page is looked at all the same: tokens in circles end it",
+     .feeds = "one",
+     .to_h = 9,
+     .before = "200 0-3 >a\n200 3-9 .",
+     .answers = "200 0-3 >a\n200 3-6 >a",
+     .want = "ask one\nask one a\none protocol pages=1 to=3 requests=2 same=0<3 (goes in "
+             "circles)\n"},
+    {.name = "a page cap counts known pages",
+     .feeds = "one",
+     .to_h = 9,
+     .page_cap = 1,
+     .before = "200 0-3 >a",
+     .answers = "200 0-3 >a",
+     .want = "ask one\none page_cap pages=1 to=3 requests=1 same=0<3 (more pages follow)\n"},
+    {.name = "the same bytes under another token are another page",
+     .feeds = "one",
+     .to_h = 6,
+     .before = "200 0-3 >a\n200 3-6 .",
+     .answers = "200 0-3 >b\n200 3-6 .",
+     .want = "ask one\nask one b\nsend 0:0<3 0:1<6.\none ok pages=2 to=6 requests=2\n"},
+    {.name = "and so are those of another feed",
+     .feeds = "one two",
+     .to_h = 6,
+     .before = "200 0-6 .\n200 0-5 .",
+     .answers = "200 0-5 .\n200 0-6 .",
+     .want = "ask one\nask two\nsend 0:0<6. 1:0<6.\n"
+             "one ok pages=1 to=6 requests=1\ntwo ok pages=1 to=6 requests=1\n"},
+    {.name = "or asked for without what was refused",
+     .feeds = "one",
+     .to_h = 6,
+     .before = "200 0-6 .",
+     .answers = "400 grouping\n200 0-6 .",
+     .want = "ask one\nask one reduced\nsend 0:0<6.\none ok pages=1 to=6 requests=2\n"},
+    {.name = "or known as another version of this program read it",
+     .feeds = "one",
+     .to_h = 6,
+     .before = "200 0-6 .",
+     .other = OTHER_READING,
+     .answers = "200 0-6 .",
+     .want = "ask one\nsend 0:0<6.\none ok pages=1 to=6 requests=1\n"},
+    {.name = "or asked for with another key",
+     .feeds = "one",
+     .to_h = 6,
+     .before = "200 0-6 .",
+     .other = OTHER_KEY,
+     .answers = "200 0-6 .",
+     .want = "ask one\nsend 0:0<6.\none ok pages=1 to=6 requests=1\n"},
+    {.name = "or at another address",
+     .feeds = "one",
+     .to_h = 6,
+     .before = "200 0-6 .",
+     .other = OTHER_URL,
+     .answers = "200 0-6 .",
+     .want = "ask one\nsend 0:0<6.\none ok pages=1 to=6 requests=1\n"},
+    {.name = "or over another window",
+     .feeds = "one",
+     .to_h = 6,
+     .before = "200 0-6 .",
+     .other = OTHER_WINDOW,
+     .answers = "200 0-6 .",
+     .want = "ask one\nsend 0:0<6.\none ok pages=1 to=6 requests=1\n"},
+    {.name = "a joined page is known by all of its answers",
+     .feeds = "flat",
+     .to_h = 6,
+     .before = "200 0-1 >a\n200 1-2 .\n200 3-4 .",
+     .answers = "200 0-1 >a\n200 1-2 .\n200 4-5 .",
+     .want = "ask flat 0-3\nask flat 0-3 a\nask flat 3-6\nsend 0:1<6.[4-5 .]\n"
+             "flat ok pages=2 to=6 requests=3 same=0<3\n"},
     {.name = "a key that is echoed is not passed on",
      .feeds = "one",
      .to_h = 6,
@@ -474,6 +564,8 @@ struct telling {
     struct account *account;
     const char *answers; /* what is left of them */
     int64_t mono_us;
+    struct text sealed;          /* the key, as the account has it */
+    struct known_pages known[4]; /* of each window */
 };
 
 static long long hours(int64_t us)
@@ -586,6 +678,9 @@ static void tell_pages(struct telling *t)
                    hours(p->complete_us), p->last ? "." : "");
         if (p->body.at[0] == '[') /* joined: what the page holds */
             buf_printf(&t->told, "%.*s", (int)p->body.len, p->body.at);
+        if (t->known[p->window].n < WIRE_KNOWN_MAX)
+            t->known[p->window].at[t->known[p->window].n++] =
+                t->c->other == OTHER_READING ? p->digest : reading_digest(&p->digest);
         memcpy(&body, &p->body.at, sizeof(body)); /* it is ours now, and no longer only to read */
         free(body);
     }
@@ -632,6 +727,9 @@ static void tell_ends(struct telling *t)
                    (unsigned)e->requests);
         if (e->retry_after_s)
             buf_printf(&t->told, " retry=%lld", (long long)e->retry_after_s);
+        for (size_t k = 0; k < e->n_same; k++)
+            buf_printf(&t->told, "%s%u<%lld", k ? "," : " same=", (unsigned)e->same[k].seq,
+                       hours(e->same[k].complete_us));
         if (e->detail.at && (open = strstr(at, " (")) && (close = strstr(open, ")\n"))) {
             const char *words = arena_copy(t->arena, open + 2, (size_t)(close - open - 2));
             buf_printf(&t->told, " (%s)", strstr(detail, words) ? words : detail);
@@ -643,31 +741,44 @@ static void tell_ends(struct telling *t)
     }
 }
 
-static struct text encode_job(struct arena *a, const struct fetch_case *c, struct sealer *sealer)
+static void seal(struct telling *t, struct sealer *sealer)
 {
     struct secret key = secret_copy(KEY, sizeof(KEY) - 1);
-    const char *provider = c->provider ? c->provider : "tiny";
+    struct err err = {0};
+
+    assert_int_equal(secret_seal(&t->sealed, t->arena, sealer,
+                                 text_of(t->c->provider ? t->c->provider : "tiny"),
+                                 TEXT_LIT("acme"), &key, &err),
+                     ST_OK);
+    secret_wipe(&key);
+}
+
+/* `again`: the second of two jobs, which knows the pages of the first. */
+static struct text encode_job(const struct telling *t, bool again)
+{
+    const struct fetch_case *c = t->c;
+    int64_t later_h = again && c->other == OTHER_WINDOW;
     struct window windows[4];
     struct job job = {.account_id = 42,
                       .epoch = 1,
                       .lease_ms = (c->lease_s ? c->lease_s : 600) * 1000,
                       .account = TEXT_LIT("acme"),
-                      .provider = text_of(provider),
-                      .base_url = text_of(c->base_url ? c->base_url : ""),
+                      .provider = text_of(c->provider ? c->provider : "tiny"),
+                      .base_url = text_of(c->base_url                      ? c->base_url
+                                          : again && c->other == OTHER_URL ? "https://b.example"
+                                                                           : ""),
+                      .sealed_key = t->sealed,
                       .page_cap = c->page_cap ? c->page_cap : 100,
-                      .windows = windows};
-    struct buf out = {.arena = a};
-    struct err err = {0};
+                      .windows = windows,
+                      .known = again ? t->known : NULL};
+    struct buf out = {.arena = t->arena};
 
     for (const char *f = c->feeds; *f; f += strcspn(f, " "), f += *f == ' ')
         windows[job.n_windows++] =
             (struct window){.feed = {f, strcspn(f, " ")},
-                            .from_us = T0_S * US_PER_S,
+                            .from_us = (T0_S - later_h * HOUR_S) * US_PER_S,
                             .to_us = c->to_h ? (T0_S + c->to_h * HOUR_S) * US_PER_S : 0,
                             .bucket_s = 3600};
-    assert_int_equal(secret_seal(&job.sealed_key, a, sealer, job.provider, job.account, &key, &err),
-                     ST_OK);
-    secret_wipe(&key);
     job_encode(&out, &job);
     return (struct text){out.at, out.len};
 }
@@ -686,21 +797,34 @@ static struct sealer *sealer_of(char digit)
     return sealer;
 }
 
-static bool run_case(const struct fetch_case *c, struct sealer *seals, struct sealer *opens)
+static void tell_job(struct telling *t, struct sealer *opens, const char *answers, bool again)
 {
     const struct account_rules rules = {opens, find_tiny, "0", 7};
-    struct telling t = {.c = c, .arena = arena_new(), .answers = c->answers ? c->answers : ""};
     struct err err = {0};
+
+    t->answers = answers ? answers : "";
+    t->told.len = 0;
+    buf_str(&t->told, "");
+    t->mono_us = 1000 * US_PER_S;
+    assert_int_equal(account_open(&t->account, encode_job(t, again), &rules, t->mono_us, &err),
+                     ST_OK);
+    tell_all(t);
+    tell_ends(t);
+    account_close(&t->account);
+}
+
+static bool run_case(const struct fetch_case *c, struct sealer *seals, struct sealer *opens)
+{
+    struct telling t = {.c = c, .arena = arena_new()};
     bool same;
 
     t.told.arena = t.arena;
-    buf_str(&t.told, "");
-    t.mono_us = 1000 * US_PER_S;
-    assert_int_equal(
-        account_open(&t.account, encode_job(t.arena, c, seals), &rules, t.mono_us, &err), ST_OK);
-    tell_all(&t);
-    tell_ends(&t);
-    account_close(&t.account);
+    seal(&t, seals);
+    if (c->before)
+        tell_job(&t, opens, c->before, false);
+    if (c->other == OTHER_KEY)
+        seal(&t, seals);
+    tell_job(&t, opens, c->answers, c->before != NULL);
     same = strcmp(t.told.at, c->want) == 0;
     if (!same)
         print_error("%s: got\n%swant\n%s\n", c->name, t.told.at, c->want);

@@ -197,6 +197,63 @@ static void windows_end_by_themselves(void **state)
     job_free(job);
 }
 
+/* What the fetcher passed over is committed, by the job before; what it can not have passed over
+ * stays owed. */
+static void known_pages_are_committed(void **state)
+{
+    static const struct {
+        const char *name;
+        struct same_page same;
+        enum ending want;
+        bool known, want_settled;
+    } told[] = {
+        {"as it was given", {.seq = 1, .known = 1, .complete_us = 200}, END_OK, true, true},
+        {"a page that the job did not know", {1, 2, 200}, END_DEADLINE, true, false},
+        {"a job that knew none", {1, 0, 200}, END_DEADLINE, false, false},
+        {"a page beyond the last", {3, 1, 400}, END_DEADLINE, true, false},
+        {"a page that was acknowledged", {0, 1, 100}, END_DEADLINE, true, false},
+    };
+    const struct known_feed known = {
+        .pages = {{{{1}}, .rows = 5}, {{{2}}, .rows = 7}}, .n = 2, .feed = TEXT_LIT("completions")};
+    bool good = true;
+
+    (void)state;
+    for (size_t i = 0; i < ROWS(told); i++) {
+        struct tracked_job *job = job_new(1);
+        struct job_window *w = &job->windows[0];
+        const struct window_end end = {
+            .ending = END_OK, .pages = 3, .same = &told[i].same, .n_same = 1};
+        struct verdict v;
+        w->known = told[i].known ? &known : NULL;
+        acknowledge(job, 0, "C.U");
+        job_done(job, &(struct done){.job_id = job->job_id, .ends = &end, .n_ends = 1});
+        v = window_verdict(job, w);
+        good &= same_int(told[i].name, job_settled(job), told[i].want_settled);
+        good &= same_str(told[i].name, ending_name(v.ending), ending_name(told[i].want));
+        good &= same_int(told[i].name, w->n_same, told[i].want_settled);
+        good &= same_int(told[i].name, (int64_t)w->unchanged, told[i].want_settled ? 8 : 1);
+        good &= same_int(told[i].name, v.complete_us, told[i].want_settled ? 300 : 100);
+        job_free(job);
+    }
+    assert_true(good);
+}
+
+/* Nothing but known pages: the rows that they have tell whether the feed is empty. */
+static void known_pages_tell_of_emptiness(void **state)
+{
+    (void)state;
+    for (uint32_t rows = 0; rows <= 1; rows++) {
+        struct tracked_job *job = job_new(1);
+        const struct known_feed known = {.pages = {{{{1}}, rows}}, .n = 1};
+        const struct same_page same = {0, 0, 100};
+        const struct window_end end = {.ending = END_OK, .pages = 1, .same = &same, .n_same = 1};
+        job->windows[0].known = &known;
+        job_done(job, &(struct done){.job_id = job->job_id, .ends = &end, .n_ends = 1});
+        assert_int_equal(window_verdict(job, &job->windows[0]).empty, rows == 0);
+        job_free(job);
+    }
+}
+
 /* BR-082: two accounts' pages in one batch, of windows and numbers that are alike: each
  * acknowledgement is one job's, and no other's watermark moves. */
 static void acks_of_another_account_move_nothing(void **state)
@@ -273,6 +330,8 @@ int main(void)
         cmocka_unit_test(a_second_word_is_ignored),
         cmocka_unit_test(acks_come_in_any_order),
         cmocka_unit_test(what_is_not_ours_is_ignored),
+        cmocka_unit_test(known_pages_are_committed),
+        cmocka_unit_test(known_pages_tell_of_emptiness),
         cmocka_unit_test(windows_end_by_themselves),
         cmocka_unit_test(acks_of_another_account_move_nothing),
         cmocka_unit_test(table_of_jobs),

@@ -13,6 +13,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/providers/reader.h"
+#include "common/reading.h"
 #include "normalizer/normalizer.h"
 #include "tests/fakes/record_print.h"
 
@@ -80,6 +81,46 @@ static void test_pages(void **state)
         assert_int_equal(got.window, 1);
         assert_int_equal(got.seq, 7);
         assert_int_equal(got.complete_us, T0 * US_PER_S);
+        arena_reset(a);
+    }
+    arena_free(&a);
+}
+
+/* Under which digest the same page may be passed over next time. */
+static const struct {
+    const char *name, *provider, *feed, *body;
+    bool sent, want;
+} digest_cases[] = {
+    {"a page that is all in", "openai", "completions", PAGE(ROW("5")), true, true},
+    {"one without rows", "openai", "completions", PAGE(""), true, true},
+    {"one that came without a digest", "openai", "completions", PAGE(ROW("5")), false, false},
+    {"a row set aside", "openai", "completions", PAGE(ROW("5") "," ROW("\"x\"")), true, false},
+    {"a dead page", "openai", "completions", "{\"data\":null}", true, false},
+    {"an unknown feed", "openai", "dreams", PAGE(ROW("5")), true, false},
+    {"people, whose names depend on settings of ours", "anthropic", "claude_code",
+     "[{\"data\":[],\"has_more\":false,\"next_page\":null}]", true, false},
+};
+
+static void test_digests(void **state)
+{
+    static const struct page_digest bytes = {{1, 2, 3}};
+    const struct page_digest read = reading_digest(&bytes);
+    struct arena *a = arena_new();
+
+    (void)state;
+    assert_false(page_digest_eq(&bytes, &read));
+    for (size_t i = 0; i < sizeof(digest_cases) / sizeof(digest_cases[0]); i++) {
+        struct origin origin = origin_of(digest_cases[i].provider);
+        struct page page = page_of(digest_cases[i].feed, 7, digest_cases[i].body);
+        struct record_page got;
+        page.asked.to_us = page.asked.from_us + US_PER_DAY;
+        if (digest_cases[i].sent)
+            page.digest = bytes;
+        normalize_page(&got, a, &origin, &page, NULL);
+        if (page_digest_is(&got.digest) != digest_cases[i].want)
+            fail_msg("%s: %s digest", digest_cases[i].name, digest_cases[i].want ? "no" : "a");
+        if (digest_cases[i].want)
+            assert_true(page_digest_eq(&got.digest, &read));
         arena_reset(a);
     }
     arena_free(&a);
@@ -315,6 +356,7 @@ int main(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pages),
+        cmocka_unit_test(test_digests),
         cmocka_unit_test(test_fit),
         cmocka_unit_test(test_pages_become_records),
         cmocka_unit_test(test_garbage_is_dropped),

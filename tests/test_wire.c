@@ -28,6 +28,9 @@ static const struct window asked = {
         }                                                                                          \
     }
 
+static const struct page_digest digest = {{0xd1, 0, 0xd1}};
+static const struct known_pages known = {{{{0xd1, 0, 0xd1}}, {{2}}}, 2};
+
 static void sample_job(struct buf *out)
 {
     job_encode(out, &(struct job){.job_id = job_id,
@@ -41,7 +44,8 @@ static void sample_job(struct buf *out)
                                   .sealed_key = TEXT_LIT("\1\0\2"),
                                   .page_cap = 100,
                                   .windows = &asked,
-                                  .n_windows = 1});
+                                  .n_windows = 1,
+                                  .known = &known});
 }
 
 static void sample_ready(struct buf *out)
@@ -54,9 +58,12 @@ static void sample_ready(struct buf *out)
 
 static void sample_done(struct buf *out)
 {
+    const struct same_page same = {.seq = 3, .known = 7, .complete_us = 8};
     const struct window_end end = {.window = 63,
                                    .ending = END_BAD_WINDOW,
                                    .pages = 4,
+                                   .same = &same,
+                                   .n_same = 1,
                                    .complete_us = 9,
                                    .requests = 5,
                                    .bytes = INT64_MAX,
@@ -70,7 +77,7 @@ static void sample_done(struct buf *out)
 static void sample_pages(struct buf *out)
 {
     const struct page page = {
-        .window = 1, .seq = 2, .asked = asked, .complete_us = 3, .last = true};
+        .window = 1, .seq = 2, .asked = asked, .complete_us = 3, .last = true, .digest = digest};
 
     pages_encode_head(out, &(struct pages){.origin = ORIGIN, .pages = &page, .n_pages = 1});
 }
@@ -89,7 +96,8 @@ static void sample_records(struct buf *out)
                                .records = &record,
                                .n_records = 1,
                                .bad_rows = &bad,
-                               .n_bad_rows = 1};
+                               .n_bad_rows = 1,
+                               .digest = digest};
 
     record_clear(&record);
     record.bucket_start_us = 5;
@@ -114,7 +122,8 @@ static void sample_acks(struct buf *out)
                             .updated = 6,
                             .removed = 7,
                             .unchanged = 8,
-                            .detail = TEXT_LIT("not JSON")};
+                            .detail = TEXT_LIT("not JSON"),
+                            .digest = digest};
 
     acks_encode(out, &(struct acks){.acks = &ack, .n_acks = 1});
 }
@@ -212,7 +221,7 @@ static const struct message {
      sample_job,
      try_job,
      {"version", "kind", "job_id", "scheduler_id", "account_id", "epoch", "lease_ms", "account",
-      "provider", "base_url", "sealed_key", "page_cap", "windows", WINDOW}},
+      "provider", "base_url", "sealed_key", "page_cap", "windows", WINDOW, "known", "digests"}},
     {"ready",
      sample_ready,
      try_ready,
@@ -221,24 +230,25 @@ static const struct message {
      sample_done,
      try_done,
      {"version", "kind", "job_id", "ends", "end", "window", "ending", "pages", "complete",
-      "requests", "bytes", "http_status", "retry_after", "detail"}},
+      "requests", "bytes", "http_status", "retry_after", "detail", "same", "same page", "seq",
+      "known", "complete"}},
     {"pages",
      sample_pages,
      try_pages,
-     {"version", "kind", ORIGIN_NAMES, "pages", "page", "window", "seq", WINDOW, "complete",
-      "last"}},
+     {"version", "kind", ORIGIN_NAMES, "pages", "page", "window", "seq", WINDOW, "complete", "last",
+      "digest"}},
     {"records",
      sample_records,
      try_records,
      {"version",      "kind",           ORIGIN_NAMES, "pages",     "page",    "window",  "seq",
       WINDOW,         "complete",       "spans",      "span from", "span to", "records", "record",
       "bucket_start", "bucket_seconds", "row_key",    "row_hash",  "batch",   SEVEN,     TWELVE,
-      DEAD,           "bad_rows",       DEAD}},
+      DEAD,           "bad_rows",       DEAD,         "digest"}},
     {"acks",
      sample_acks,
      try_acks,
      {"version", "kind", "acks", "ack", "job_id", "window", "seq", "fate", "complete", "inserted",
-      "updated", "removed", "unchanged", "detail"}},
+      "updated", "removed", "unchanged", "detail", "digest"}},
     {"pulse", sample_pulse, try_pulse, {"version", "kind",    "stage",     "instance", "version",
                                         "pid",     "started", "uptime_ms", "leaving",  "samples",
                                         "sample",  "name",    "labels",    "label",    "value",
@@ -381,8 +391,9 @@ static void every_array_has_its_length(void **state)
         const struct message *m = &messages[i];
         for (int k = 0; k < 64 && (k == 0 || m->names[k - 1]); k++) {
             static const char *const arrays[] = {
-                "windows", "window", "held",    "ends",   "end",      "origin", "pages", "page",
-                "dead",    "spans",  "records", "record", "bad_rows", "acks",   "ack",   "sample"};
+                "windows", "window", "held",  "ends",    "end",      "origin",   "pages",
+                "page",    "dead",   "spans", "records", "record",   "bad_rows", "acks",
+                "ack",     "sample", "known", "same",    "same page"};
             struct buf more = {.arena = a}, less = {.arena = a};
             bool array = k == 0;
             for (size_t t = 0; k > 0 && t < ROWS(arrays); t++)
@@ -396,7 +407,8 @@ static void every_array_has_its_length(void **state)
             /* these may be empty */
             if (k > 0 &&
                 (strcmp(m->names[k - 1], "held") == 0 || strcmp(m->names[k - 1], "records") == 0 ||
-                 strcmp(m->names[k - 1], "bad_rows") == 0))
+                 strcmp(m->names[k - 1], "bad_rows") == 0 ||
+                 strcmp(m->names[k - 1], "known") == 0 || strcmp(m->names[k - 1], "same") == 0))
                 continue;
             good &= refused(arena_printf(a, "%s: one less in %d", m->name, k), m,
                             (struct text){less.at, less.len}, ": ");
@@ -412,8 +424,8 @@ static const struct {
     int message; /* index into messages */
     enum damage how;
 } range_cases[] = {
-    {"an older version", "version", "version 0, but this program speaks version 1", 0, 0, INT},
-    {"a newer version", "version", "version 2, but this program speaks version 1", 2, 3, INT},
+    {"an older version", "version", "version 1, but this program speaks version 2", 1, 0, INT},
+    {"a newer version", "version", "version 3, but this program speaks version 2", 3, 3, INT},
     {"an unknown kind", "kind", "kind: not an integer in range", 8, 0, INT},
     {"another kind", "kind", "kind 6, but job (1) was expected", WIRE_ACKS, 0, INT},
     {"another kind", "kind", "kind 1, but acks (6) was expected", WIRE_JOB, 5, INT},
@@ -462,6 +474,12 @@ static const struct {
     {"a label over 100 bytes", "label", "label: not a text", 0, 6, LONG_TEXT},
     {"a histogram that counts down", "cell", "cell: not an integer in range", -1, 6, INT},
     {"a sum that others would overflow", "cell", "cell", INT64_MAX, 6, INT},
+    {"half a digest", "digests", "digests: not bytes of the right length", 0, 0, SHORT_BYTES},
+    {"known pages of a window that is not there", "known", "known: not an array of allowed length",
+     0, 0, ONE_MORE},
+    {"a page that no job knows", "known", "known: not an integer in range", WIRE_KNOWN_MAX, 2, INT},
+    {"a short digest", "digest", "digest: not bytes of the right length", 0, 3, SHORT_BYTES},
+    {"no digest", "digest", "digest: not bytes", 0, 5, NIL},
     {"no number", "inserted", "inserted: not an integer in range", 0, 5, NIL},
 };
 
@@ -632,6 +650,9 @@ static void job_ready_done_come_back(void **state)
     SAME_INT(job->page_cap, 100);
     SAME_INT(job->n_windows, 1);
     same_window(&job->windows[0]);
+    SAME_INT(job->known[0].n, 2);
+    assert_true(page_digest_eq(&job->known[0].at[0], &known.at[0]));
+    assert_true(page_digest_eq(&job->known[0].at[1], &known.at[1]));
     encode(&b, a, sample_ready);
     SAME_INT(ready_decode(&ready, a, (struct text){b.at, b.len}, &err), ST_OK);
     SAME_TEXT(ready->instance, TEXT_LIT("fetcher-1"));
@@ -649,6 +670,10 @@ static void job_ready_done_come_back(void **state)
     SAME_INT(done->ends[0].http_status, 429);
     SAME_INT(done->ends[0].retry_after_s, 60);
     SAME_TEXT(done->ends[0].detail, TEXT_LIT("wait a minute"));
+    SAME_INT(done->ends[0].n_same, 1);
+    SAME_INT(done->ends[0].same[0].seq, 3);
+    SAME_INT(done->ends[0].same[0].known, 7);
+    SAME_INT(done->ends[0].same[0].complete_us, 8);
     arena_free(&a);
 }
 
@@ -671,6 +696,7 @@ static void pages_and_acks_come_back(void **state)
     same_window(&pages->pages[0].asked);
     SAME_INT(pages->pages[0].complete_us, 3);
     assert_true(pages->pages[0].last);
+    assert_true(page_digest_eq(&pages->pages[0].digest, &digest));
     assert_ptr_equal(pages->pages[0].body.at, bodies[0].at);
     for (size_t n = 0; n <= 2; n += 2) {
         SAME_INT(pages_decode(&pages, a, (struct text){b.at, b.len}, bodies, n, &err), ST_REJECT);
@@ -688,6 +714,7 @@ static void pages_and_acks_come_back(void **state)
     SAME_INT(acks->acks[0].removed, 7);
     SAME_INT(acks->acks[0].unchanged, 8);
     SAME_TEXT(acks->acks[0].detail, TEXT_LIT("not JSON"));
+    assert_true(page_digest_eq(&acks->acks[0].digest, &digest));
     arena_free(&a);
 }
 
@@ -717,6 +744,7 @@ static void records_come_back(void **state)
     SAME_TEXT(p->bad_rows[0].reason, TEXT_LIT("not a number"));
     SAME_TEXT(p->bad_rows[0].json_path, TEXT_LIT("$.data[0]"));
     SAME_TEXT(p->bad_rows[0].body, TEXT_LIT("{}"));
+    assert_true(page_digest_eq(&p->digest, &digest));
     SAME_INT(p->n_records, 1);
     r = &p->records[0];
     SAME_INT(r->bucket_start_us, 5);

@@ -193,7 +193,10 @@ static void acknowledge(struct writer *w, const struct batch_page *pages, size_t
                                                   .updated = bp->updated,
                                                   .removed = bp->removed,
                                                   .unchanged = bp->unchanged,
-                                                  .detail = why};
+                                                  .detail = why,
+                                                  .digest = bp->page->digest};
+            if (bp->fate != PAGE_COMMITTED)
+                acks[message.n_acks - 1].digest = (struct page_digest){{0}};
         }
         if (message.n_acks == 0)
             continue;

@@ -21,6 +21,14 @@ const struct feed *feed_find(const struct provider *p, struct text name)
     return NULL;
 }
 
+bool feed_names_people(const struct feed *f)
+{
+    for (size_t i = 0; i < f->n_fields; i++)
+        if (f->fields[i].use == FIELD_PERSON)
+            return true;
+    return false;
+}
+
 const struct width *feed_width(const struct feed *f, int64_t bucket_s)
 {
     const struct width *best = &f->widths[0];

@@ -191,6 +191,8 @@ extern const size_t n_providers;
 
 const struct provider *provider_find(struct text name); /* NULL: unknown */
 const struct feed *feed_find(const struct provider *p, struct text name);
+/* Whether its rows name people: what is stored of them depends on the normalizer's settings. */
+bool feed_names_people(const struct feed *f);
 /* The width that the feed uses under UF_BUCKET. */
 const struct width *feed_width(const struct feed *f, int64_t bucket_s);
 /* Whether a base URL may be used: https, or http to loopback, or http to a host that `allow_http`

@@ -17,7 +17,7 @@ const TABS = {
       { key: "state", label: "How it went", cell: outcome },
       { key: "seconds", label: "Took", kind: "time", cell: (r) => (r.seconds === null ? "running" : span(Number(r.seconds))) },
       { key: "accounts_ok", label: "Accounts ok", kind: "count" }, { key: "accounts_failed", label: "failed", kind: "count" },
-      { key: "pages", label: "Pages", kind: "count" },
+      { key: "pages", label: "Pages", kind: "count" }, { key: "pages_unchanged", label: "equal", kind: "count" },
       { key: "rows_inserted", label: "Rows new", kind: "count" }, { key: "rows_updated", label: "changed", kind: "count" },
       { key: "rows_removed", label: "removed", kind: "count" }, { key: "rows_unchanged", label: "equal", kind: "count" },
     ],

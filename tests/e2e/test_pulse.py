@@ -56,7 +56,7 @@ class Pulses:
             if not self.socket.poll(left * 1000):
                 break
             version, kind, stage, instance, program, pid, started, uptime, leaving, samples = msgpack.unpackb(self.socket.recv())
-            equal((version, kind), (1, 7), "version and kind of a pulse")
+            equal((version, kind), (2, 7), "version and kind of a pulse")
             heard[instance] = {"stage": stage, "version": program, "pid": pid, "started": started, "uptime_ms": uptime,
                                "leaving": leaving, "samples": {(name, *labels): value for name, labels, value in samples}}
         return heard
@@ -89,6 +89,7 @@ def _():
         equal(total(heard, "requests_total", "openai", "ok"), requests, "requests that went well")
         equal(total(heard, "request_duration_seconds"), requests, "requests whose time was taken")
         equal(total(heard, "pages_fetched_total"), pages, "pages fetched")
+        equal(total(heard, "pages_unchanged_total"), 0, "pages passed over, while nothing is known")
         equal(total(heard, "pages_normalized_total"), pages, "pages normalized")
         equal(total(heard, "pages_written_total", "committed"), pages, "pages written")
         equal(total(heard, "pages_acked_total", "committed"), pages, "pages acknowledged")
@@ -98,6 +99,10 @@ def _():
         equal(total(heard, "fetched_bytes_total"), total(heard, "normalized_bytes_total"), "bytes fetched and normalized")
         equal(total(heard, "jobs_settled_total", "done"), total(heard, "jobs_sent_total"), "jobs sent and settled")
         equal(total(heard, "jobs_settled_total", "lost"), 0, "jobs lost")
+        s.run()
+        same = s.run()["pages_unchanged"]
+        check(same > ACCOUNTS * 8, f"{same} pages unchanged: too few to prove anything")
+        wait_for("pulses that tell of them", lambda: total(pulses.listen(), "pages_unchanged_total") == same, 10)
         equal(total(heard, "runs_started_total", "manual"), 1, "runs asked for")
         equal(total(heard, "batches_total"), total(heard, "commit_duration_seconds", "ok"), "transactions and their times")
         equal(total(heard, "postgres_up"), 3, "processes that reach Postgres")
