@@ -8,3 +8,5 @@ WHERE part = 'scheduler' AND object = 'accounts' AND privilege IN ('SELECT', 'UP
 
 ALTER TABLE fetch_runs ADD COLUMN pages_unchanged bigint NOT NULL DEFAULT 0;
 COMMENT ON COLUMN fetch_runs.pages_unchanged IS 'Of pages: those that came as they were known. Nothing had to be done for them; their rows are in rows_unchanged.';
+
+COMMENT ON COLUMN account_feeds.empty_since IS 'From here on no reading has brought rows, but for old ones in an audit. After three days such a feed is asked hourly.';

@@ -363,12 +363,14 @@ static const char feeds_update_sql[] =
     "last_attempt_at, last_success_at, last_error, last_error_detail, consecutive_failures, "
     "empty_since, audited_3d_at, audited_30d_at, bucket_seconds, resume_from) "
     "SELECT account_id, feed, CASE WHEN watermark IS NOT NULL THEN complete_from END, watermark, "
-    "next_due, now(), CASE WHEN error = 'ok' THEN now() END, error, detail, failed::int, CASE "
-    "WHEN empty THEN now() END, CASE WHEN audit3 THEN now() END, CASE WHEN audit30 THEN now() "
+    "next_due, now(), CASE WHEN error = 'ok' THEN now() END, error, detail, failed::int, "
+    "empty_since, CASE WHEN audit3 THEN now() END, CASE WHEN audit30 THEN now() "
     "END, bucket_s, resume FROM unnest($1::bigint[], $2::text[], $3::timestamptz[], "
-    "$4::timestamptz[], $5::timestamptz[], $6::text[], $7::text[], $8::boolean[], $9::boolean[], "
+    "$4::timestamptz[], $5::timestamptz[], $6::text[], $7::text[], $8::boolean[], "
+    "$9::timestamptz[], "
     "$10::boolean[], $11::boolean[], $12::int[], $13::timestamptz[]) AS w (account_id, feed, "
-    "complete_from, watermark, next_due, error, detail, failed, empty, audit3, audit30, bucket_s, "
+    "complete_from, watermark, next_due, error, detail, failed, empty_since, audit3, audit30, "
+    "bucket_s, "
     "resume) ON CONFLICT (account_id, feed) DO UPDATE SET complete_from = "
     "coalesce(f.complete_from, excluded.complete_from), watermark = greatest(f.watermark, "
     "excluded.watermark), next_due = excluded.next_due, last_attempt_at = now(), last_success_at "
@@ -377,9 +379,8 @@ static const char feeds_update_sql[] =
     "coalesce(excluded.resume_from, f.resume_from) END, last_error_detail = "
     "excluded.last_error_detail, consecutive_failures = CASE WHEN excluded.consecutive_failures = "
     "1 THEN f.consecutive_failures + 1 WHEN excluded.last_error = 'ok' THEN 0 ELSE "
-    "f.consecutive_failures END, empty_since = CASE WHEN excluded.last_error <> 'ok' THEN "
-    "f.empty_since WHEN excluded.empty_since IS NULL THEN NULL ELSE coalesce(f.empty_since, "
-    "excluded.empty_since) END, bucket_seconds = CASE WHEN excluded.watermark IS NULL THEN "
+    "f.consecutive_failures END, empty_since = excluded.empty_since, bucket_seconds = CASE WHEN "
+    "excluded.watermark IS NULL THEN "
     "f.bucket_seconds ELSE excluded.bucket_seconds END, audited_3d_at = "
     "coalesce(excluded.audited_3d_at, f.audited_3d_at), audited_30d_at = "
     "coalesce(excluded.audited_30d_at, f.audited_30d_at)";
@@ -520,6 +521,18 @@ static enum status backfill_waits(struct ledger *l, struct arena *a,
                     &p, err);
 }
 
+/* A reading that ended early tells of the feed only when rows came. */
+static int64_t empty_since_us(const struct job_window *w, enum ending ending)
+{
+    const struct found found = {.from_us = w->asked.from_us,
+                                .rows = w->inserted + w->updated + w->unchanged > 0,
+                                .changed = w->inserted + w->updated + w->removed > 0,
+                                .audit = w->audits_3d || w->audits_30d};
+
+    return ending == END_OK || found.rows ? plan_empty_since(&w->state, &found)
+                                          : w->state.empty_since_us;
+}
+
 static enum status settle_live(struct ledger *l, struct arena *a, struct tracked_job *const *jobs,
                                size_t n, struct err *err)
 {
@@ -535,18 +548,20 @@ static enum status settle_live(struct ledger *l, struct arena *a, struct tracked
             bool progress = v.complete_us > w->asked.from_us;
             const struct outcome how = {v.ending, w->state.consecutive_failures + 1,
                                         w->retry_after_s};
+            struct feed_state now = w->state;
             if (w->owed_id)
                 continue;
+            now.empty_since_us = empty_since_us(w, v.ending);
             pg_array_int(&col[0], jobs[i]->account_id);
             pg_array_text(&col[1], text_of(w->feed->name));
             pg_array_time(&col[2], w->asked.from_us);
             pg_array_time(&col[3], v.complete_us);
-            pg_array_time(&col[4], plan_next_due(&l->slots, jobs[i]->account_id, &w->state, &how,
+            pg_array_time(&col[4], plan_next_due(&l->slots, jobs[i]->account_id, &now, &how,
                                                  jobs[i]->claimed_at_us));
             pg_array_text(&col[5], text_of(ending_name(v.ending)));
             pg_array_text(&col[6], v.ending == END_OK ? TEXT_NULL : text_of(v.detail));
             put_bool(&col[7], failed);
-            put_bool(&col[8], v.ending == END_OK && v.empty);
+            pg_array_time(&col[8], now.empty_since_us);
             /* an audit that ended early is carried on from where it stopped */
             put_bool(&col[9], (v.ending == END_OK || progress) && w->audits_3d);
             put_bool(&col[10], (v.ending == END_OK || progress) && w->audits_30d);

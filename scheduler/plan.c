@@ -161,6 +161,14 @@ int64_t tick_before(const struct slots *s, int64_t t_us)
     return tick;
 }
 
+int64_t plan_empty_since(const struct feed_state *state, const struct found *found)
+{
+    if (!found->rows)
+        return state->empty_since_us ? min64(state->empty_since_us, found->from_us)
+                                     : found->from_us;
+    return found->audit && !found->changed ? state->empty_since_us : 0;
+}
+
 int64_t plan_next_due(const struct slots *s, int64_t account_id, const struct feed_state *state,
                       const struct outcome *how, int64_t now_us)
 {

@@ -63,6 +63,15 @@ struct outcome {
     int64_t retry_after_s;
 };
 
+/* Since when a feed has been without data, after a reading of [from_us, now) that went well; 0: it
+ * is in use. `rows`: some came; `changed`: the table had not had them so. */
+struct found {
+    int64_t from_us;
+    bool rows, changed;
+    bool audit; /* it went far back: what had been there before tells nothing of today */
+};
+int64_t plan_empty_since(const struct feed_state *state, const struct found *found);
+
 /* When a feed is due again after it ended so. `now_us`: the database's clock. */
 int64_t plan_next_due(const struct slots *s, int64_t account_id, const struct feed_state *state,
                       const struct outcome *how, int64_t now_us);

@@ -442,6 +442,92 @@ static void next_due(void **state)
     assert_true(good);
 }
 
+/* ---- a feed without data ---- */
+
+static const struct {
+    const char *name;
+    int64_t was_h;  /* hours that it had been empty for; 0: in use */
+    int64_t from_h; /* the reading went back so far */
+    bool rows, changed, audit;
+    int64_t want_h;
+} empty_cases[] = {
+    {"rows: in use", 0, 2, true, true, false, 0},
+    {"rows that were there: in use", 0, 2, true, false, false, 0},
+    {"rows after days without", 100, 2, true, true, false, 0},
+    {"nothing: since the begin of what was read", 0, 2, false, false, false, 2},
+    {"nothing, again: since the first time", 50, 2, false, false, false, 50},
+    {"nothing in a first reading of a week", 0, 168, false, false, true, 168},
+    {"nothing in an audit of three days", 10, 72, false, false, true, 72},
+    {"the last rows vanished", 0, 2, false, true, false, 2},
+    {"an audit sees old rows: not in use again", 100, 720, true, false, true, 100},
+    {"an audit sees a change: in use", 100, 720, true, true, true, 0},
+    {"an audit of a feed in use", 0, 72, true, false, true, 0},
+};
+
+static void a_feed_without_data(void **state)
+{
+    int64_t now = us(NOW);
+    bool good = true;
+
+    (void)state;
+    for (size_t i = 0; i < ROWS(empty_cases); i++) {
+        const struct feed_state f = {
+            .empty_since_us =
+                empty_cases[i].was_h ? now - empty_cases[i].was_h * HOUR * US_PER_S : 0};
+        const struct found found = {now - empty_cases[i].from_h * HOUR * US_PER_S,
+                                    empty_cases[i].rows, empty_cases[i].changed,
+                                    empty_cases[i].audit};
+        good &=
+            same_time(empty_cases[i].name, plan_empty_since(&f, &found),
+                      empty_cases[i].want_h ? now - empty_cases[i].want_h * HOUR * US_PER_S : 0);
+    }
+    assert_true(good);
+}
+
+/* What an account's feeds cost: each asked with one request whenever it is due, as plan_next_due
+ * says, over two weeks of cycles every 15 minutes. */
+static const struct {
+    const char *name;
+    size_t in_use, idle, hourly; /* feeds; idle: without data, but asked for as often */
+    int64_t want_a_day, want_longest_s;
+} cost_cases[] = {
+    {"everything in use: 11 feeds", 10, 0, 1, 10 * 96 + 24, 900},
+    {"one in use: less than 4 a cycle", 1, 9, 1, 96 + 10 * 24, 900},
+    {"a quiet account: less than 3 a cycle", 0, 10, 1, 11 * 24, 3600},
+};
+
+static void what_a_quiet_account_costs(void **state)
+{
+    struct slots s = slots_of("*/15 * * * *");
+    const struct outcome ok = {END_OK, 1, 0};
+    int64_t midnight = us("2026-11-25T00:00:00Z"), days = 14;
+    bool good = true;
+
+    (void)state;
+    for (size_t i = 0; i < ROWS(cost_cases); i++) {
+        size_t n = cost_cases[i].in_use + cost_cases[i].idle + cost_cases[i].hourly;
+        int64_t requests = 0, longest = 0;
+        for (size_t k = 0; k < n; k++) {
+            bool idle = k >= cost_cases[i].in_use && k < n - cost_cases[i].hourly;
+            struct feed_state f = {.feed = k < n - cost_cases[i].hourly ? &usage : &costs};
+            int64_t due = slot_after(&s, 77, midnight - 1), last = due;
+            if (idle)
+                f.empty_since_us = midnight - 3 * DAY * US_PER_S;
+            while (due < midnight + days * DAY * US_PER_S) {
+                requests++;
+                if (!idle && f.feed == &usage && due - last > longest)
+                    longest = due - last;
+                last = due;
+                due = plan_next_due(&s, 77, &f, &ok, due + 2 * US_PER_S);
+            }
+        }
+        good &= same_int(cost_cases[i].name, requests / days, cost_cases[i].want_a_day);
+        good &=
+            same_int(cost_cases[i].name, longest <= cost_cases[i].want_longest_s * US_PER_S, true);
+    }
+    assert_true(good);
+}
+
 /* ---- a day of cycles ---- */
 
 static const struct {
@@ -508,6 +594,8 @@ int main(void)
         cmocka_unit_test(accounts_are_spread),
         cmocka_unit_test(ticks_before),
         cmocka_unit_test(next_due),
+        cmocka_unit_test(a_feed_without_data),
+        cmocka_unit_test(what_a_quiet_account_costs),
         cmocka_unit_test(a_day_of_cycles),
     };
 
