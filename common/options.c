@@ -134,6 +134,8 @@ static const struct option options[] = {
      "or once it has this many bytes"},
     {"UF_BATCH_MS", KIND_NUMBER, STAGE_WRITER, "250", "0", "60000", AT(batch_ms), WRITING,
      "or this many milliseconds after its first row"},
+    {"UF_SUM_AFTER", KIND_DURATION, STAGE_WRITER, "2m", "0s", "1d", AT(sum_after_s), WRITING,
+     "a day that has changed is summed up for the gateway's figures this long after"},
 
     {"UF_RUN_DIR", KIND_TEXT, STAGE_ALL, "var/run", NULL, NULL, AT(run_dir), LINKS,
      "folder of the sockets by which the processes of one machine meet"},

@@ -58,6 +58,7 @@ struct config {
     int64_t batch_rows;  /* UF_BATCH_ROWS */
     int64_t batch_bytes; /* UF_BATCH_BYTES */
     int64_t batch_ms;    /* UF_BATCH_MS */
+    int64_t sum_after_s; /* UF_SUM_AFTER */
 
     const char *http;         /* UF_HTTP */
     int64_t http_connections; /* UF_HTTP_CONNECTIONS */

@@ -76,7 +76,7 @@ const char *pg_sqlstate(const struct pg *pg);
 enum status pg_status(const char *sqlstate);
 
 /* The newest migration in db/: what this program was built for. */
-#define PG_SCHEMA_VERSION 3
+#define PG_SCHEMA_VERSION 4
 
 /* ST_FATAL when the database's schema is missing, older (err says: usagectl migrate) or newer (err
  * says: upgrade the program). */

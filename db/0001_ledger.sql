@@ -366,7 +366,7 @@ WITH tokens AS (
         ('output', u.output_tokens)) AS part (kind, amount)
     WHERE part.amount <> 0
 ), priced AS (
-    SELECT t.*, p.currency, t.amount * p.per_million / 1000000 AS cost
+    SELECT t.*, p.currency, t.amount * p.per_million * 0.000001 AS cost
     FROM tokens t
     LEFT JOIN LATERAL (
         SELECT per_million, currency FROM model_prices p

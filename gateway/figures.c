@@ -7,45 +7,37 @@
 #include "gateway/bills.h"
 #include "gateway/request.h"
 #include "gateway/rowset.h"
+#include "gateway/sums.h"
 
 #define DIMENSIONS_MAX 6
 
-/* A bucket's time on the clock of the zone, whose SQL goes in for '@'. A figure for a whole day is
- * a day of UTC and keeps its date: no zone can divide it. */
-#define LOCAL                                                                                      \
-    "CASE WHEN m.bucket_seconds >= 86400 THEN m.bucket_start AT TIME ZONE 'UTC' "                  \
-    "ELSE m.bucket_start AT TIME ZONE @ END"
-
 enum report { USAGE = 1, BILLED = 2, ESTIMATED = 4 };
 
-/* Grouped by `raw`, which is quick, and shown as `shown` of the groups that are left. In
- * usage_metrics m, or of cost_estimate m. */
+/* Grouped by `raw`, which is quick, and shown as `shown` of the groups that are left. In m, as in
+ * sums.h. */
 static const struct dimension {
     const char *name;
     unsigned reports;
-    const char *raw;       /* @: the zone */
-    const char *shown;     /* @: raw's column */
-    const char *filter;    /* as text, for a parameter of this name; NULL: none */
-    const char *estimated; /* raw, where cost_estimate has it otherwise */
+    const char *raw;
+    const char *shown;  /* @: raw's column */
+    const char *filter; /* as text, for a parameter of this name; NULL: none */
 } dimensions[] = {
-    {"hour", USAGE, "date_trunc('hour', " LOCAL ")", "to_char(@, 'YYYY-MM-DD HH24:00')", NULL,
+    {"hour", USAGE, "date_trunc('hour', m.local)", "to_char(@, 'YYYY-MM-DD HH24:00')", NULL},
+    {"day", USAGE | BILLED | ESTIMATED, "m.local::date", "to_char(@, 'YYYY-MM-DD')", NULL},
+    {"month", USAGE | BILLED | ESTIMATED, "date_trunc('month', m.local)", "to_char(@, 'YYYY-MM')",
      NULL},
-    {"day", USAGE | BILLED | ESTIMATED, "(" LOCAL ")::date", "to_char(@, 'YYYY-MM-DD')", NULL,
-     "m.day"},
-    {"month", USAGE | BILLED | ESTIMATED, "date_trunc('month', " LOCAL ")", "to_char(@, 'YYYY-MM')",
-     NULL, "date_trunc('month', m.day)"},
     {"account", USAGE | BILLED | ESTIMATED, "m.account_id",
      "coalesce((SELECT name FROM accounts a WHERE a.account_id = @), '(removed ' || @ || ')')",
-     NULL, NULL},
-    {"provider", USAGE | BILLED | ESTIMATED, "m.provider", "@", "m.provider", NULL},
-    {"feed", USAGE | BILLED, "m.feed", "@", "m.feed", NULL},
-    {"project", USAGE | BILLED, "m.project_id", "@", "m.project_id", NULL},
-    {"user", USAGE | BILLED, "m.user_id", "@", "m.user_id", NULL},
-    {"key", USAGE | BILLED, "m.api_key_id", "@", "m.api_key_id", NULL},
-    {"model", USAGE | BILLED | ESTIMATED, "m.model", "@", "m.model", NULL},
-    {"line_item", BILLED, "m.line_item", "@", "m.line_item", NULL},
-    {"tier", USAGE | BILLED, "m.service_tier", "@", "m.service_tier", NULL},
-    {"batch", USAGE, "m.batch", "@::text", NULL, NULL},
+     NULL},
+    {"provider", USAGE | BILLED | ESTIMATED, "m.provider", "@", "m.provider"},
+    {"feed", USAGE | BILLED, "m.feed", "@", "m.feed"},
+    {"project", USAGE | BILLED, "m.project_id", "@", "m.project_id"},
+    {"user", USAGE | BILLED, "m.user_id", "@", "m.user_id"},
+    {"key", USAGE | BILLED, "m.api_key_id", "@", "m.api_key_id"},
+    {"model", USAGE | BILLED | ESTIMATED, "m.model", "@", "m.model"},
+    {"line_item", BILLED, "m.line_item", "@", "m.line_item"},
+    {"tier", USAGE | BILLED, "m.service_tier", "@", "m.service_tier"},
+    {"batch", USAGE, "m.batch", "@::text", NULL},
 };
 #define N_DIMENSIONS (sizeof(dimensions) / sizeof(dimensions[0]))
 
@@ -63,18 +55,18 @@ static const struct measure usage_measures[] = {
     {{"output_audio_tokens", COLUMN_COUNT}, "sum(m.output_audio_tokens)"},
     {{"num_requests", COLUMN_COUNT}, "sum(m.num_requests)"},
     {{"quantity", COLUMN_DECIMAL}, "trim_scale(sum(m.quantity))"},
-    {{"rows", COLUMN_COUNT}, "count(*)"},
+    {{"rows", COLUMN_COUNT}, "sum(m.rows)"},
 };
 static const struct measure billed_measures[] = {
     {{"cost_amount", COLUMN_DECIMAL}, "trim_scale(sum(m.cost_amount))"},
-    {{"rows", COLUMN_COUNT}, "count(*)"},
+    {{"rows", COLUMN_COUNT}, "sum(m.rows)"},
 };
 static const struct measure estimated_measures[] = {
-    {{"estimated_cost", COLUMN_DECIMAL}, "trim_scale(sum(m.estimated_cost))"},
+    {{"estimated_cost", COLUMN_DECIMAL}, "trim_scale(sum(m.cost))"},
     {{"status", COLUMN_TEXT},
-     "CASE WHEN bool_and(m.status = 'priced') THEN 'priced' WHEN bool_and(m.status = 'unpriced') "
-     "THEN 'unpriced' ELSE 'partial' END"},
-    {{"unpriced_tokens", COLUMN_COUNT}, "sum(m.unpriced_tokens)"},
+     "CASE WHEN count(m.cost) = count(*) THEN 'priced' WHEN count(m.cost) = 0 THEN 'unpriced' ELSE "
+     "'partial' END"},
+    {{"unpriced_tokens", COLUMN_COUNT}, "coalesce(sum(m.amount) FILTER (WHERE m.cost IS NULL), 0)"},
 };
 
 /* One asked-for answer. */
@@ -84,7 +76,7 @@ struct figures {
     const struct measure *measures;
     size_t n_measures;
     const char *unit_name, *unit_sql; /* never summed over */
-    const char *table, *which;
+    const char *which;                /* rows that it is about */
     size_t dims[DIMENSIONS_MAX];
     size_t n_dims;
     const char *sort; /* "-input_tokens"; NULL: by the dimensions */
@@ -174,64 +166,102 @@ static void filters_write(const struct figures *f, struct sql *s, const struct r
     for (size_t i = 0; i < N_DIMENSIONS; i++)
         if (dimensions[i].filter && (dimensions[i].reports & (unsigned)f->report))
             sql_filter(s, &r->params, dimensions[i].name, dimensions[i].filter);
-    if (params_has(&r->params, "account")) {
-        buf_str(&s->text, " AND m.account_id IN (SELECT account_id FROM accounts a WHERE true");
-        sql_filter(s, &r->params, "account", "a.name");
-        buf_str(&s->text, ")");
-    }
-    if (f->left_out && f->report != ESTIMATED) /* the estimate's view has left them out itself */
+    if (f->left_out)
         buf_str(&s->text, " AND NOT feed_repeats(m.provider, m.feed)");
 }
 
-static void span_write(const struct figures *f, struct sql *s, const struct span_sql *span)
+static bool has_dimension(const struct figures *f, const char *name)
 {
-    struct buf *b = &s->text;
-
-    if (f->report == ESTIMATED) {
-        buf_printf(b, " AND m.day >= (%s AT TIME ZONE %s)::date", span->from, span->zone);
-        if (span->to)
-            buf_printf(b, " AND m.day::timestamp < %s AT TIME ZONE %s", span->to, span->zone);
-        return;
-    }
-    /* whole partitions are left out by the first one; the exact bound follows */
-    buf_printf(b,
-               " AND m.bucket_start >= %s - interval '2 days' AND CASE WHEN m.bucket_seconds < "
-               "86400 THEN m.bucket_start >= %s ELSE m.bucket_start AT TIME ZONE 'UTC' >= "
-               "date_trunc('day', %s AT TIME ZONE %s) END",
-               span->from, span->from, span->from, span->zone);
-    if (span->to)
-        buf_printf(b,
-                   " AND m.bucket_start < %s + interval '2 days' AND CASE WHEN m.bucket_seconds < "
-                   "86400 THEN m.bucket_start < %s ELSE m.bucket_start AT TIME ZONE 'UTC' < %s AT "
-                   "TIME ZONE %s END",
-                   span->to, span->to, span->to, span->zone);
+    for (size_t i = 0; i < f->n_dims; i++)
+        if (strcmp(dimensions[f->dims[i]].name, name) == 0)
+            return true;
+    return false;
 }
 
-/* The groups: columns d0, d1, ..., unit, and the measures' names. */
-static void groups_write(const struct figures *f, struct sql *s, const struct span_sql *span,
+static void dims_write(const struct figures *f, struct buf *b, bool defined)
+{
+    for (size_t i = 0; i < f->n_dims; i++) {
+        if (defined)
+            buf_printf(b, "%s AS ", dimensions[f->dims[i]].raw);
+        buf_printf(b, "d%zu, ", i);
+    }
+}
+
+/* The groups: columns d0, d1, ..., unit, and the measures' names, FROM `m` as it is filtered. */
+static void groups_write(const struct figures *f, struct sql *s, const struct source *src,
                          const struct request *r)
 {
     struct buf *b = &s->text;
 
     buf_str(b, "SELECT ");
-    for (size_t i = 0; i < f->n_dims; i++) {
-        const struct dimension *d = &dimensions[f->dims[i]];
-
-        sql_expand(b, f->report == ESTIMATED && d->estimated ? d->estimated : d->raw, span->zone);
-        buf_printf(b, " AS d%zu, ", i);
-    }
+    dims_write(f, b, true);
     buf_printf(b, "%s AS unit", f->unit_sql);
     for (size_t i = 0; i < f->n_measures; i++)
         buf_printf(b, ", %s AS %s", f->measures[i].sql, f->measures[i].column.name);
-    buf_printf(b, " FROM %s m WHERE %s", f->table, f->which);
-    span_write(f, s, span);
+    buf_str(b, " ");
+    source_from(src, s);
+    buf_printf(b, " WHERE %s", f->which);
     filters_write(f, s, r);
-    for (size_t i = 0; i < f->n_dims; i++)
-        if (strcmp(dimensions[f->dims[i]].name, "hour") == 0)
-            buf_str(b, " AND m.bucket_seconds <= 3600"); /* a day's figure has no hour */
-    buf_str(b, " GROUP BY unit");
-    for (size_t i = 0; i < f->n_dims; i++)
-        buf_printf(b, ", d%zu", i);
+    buf_str(b, " GROUP BY ");
+    dims_write(f, b, false);
+    buf_str(b, "unit");
+}
+
+/* The same of an estimate. Tokens are summed for each model as long as its prices last, and only
+ * then priced: sums of exact products, as in the view cost_estimate. What has no price keeps the
+ * currency of its model's other tokens. */
+static void estimate_write(const struct figures *f, struct sql *s, const struct source *src,
+                           const struct request *r)
+{
+    struct buf *b = &s->text;
+
+    buf_str(b, "SELECT ");
+    dims_write(f, b, false);
+    buf_str(b, "unit");
+    for (size_t i = 0; i < f->n_measures; i++)
+        buf_printf(b, ", %s AS %s", f->measures[i].sql, f->measures[i].column.name);
+    buf_str(b, " FROM (SELECT ");
+    dims_write(f, b, false);
+    buf_str(b, "p.amount, p.amount * price.per_million * 0.000001 AS cost, coalesce("
+               "price.currency, min(price.currency) OVER (PARTITION BY t.n)) AS unit "
+               "FROM (SELECT row_number() OVER () AS n, * FROM (SELECT ");
+    dims_write(f, b, true);
+    buf_str(b,
+            "m.provider, m.model, max(m.local::date) AS day, sum(m.input_tokens) - "
+            "coalesce(sum(m.cached_input_tokens), 0) - coalesce(sum(m.cache_write_tokens), 0) AS "
+            "input, sum(m.cached_input_tokens) AS cached_input, sum(m.cache_write_tokens) AS "
+            "cache_write, sum(m.output_tokens) AS output ");
+    source_from(src, s);
+    buf_printf(b, " WHERE %s", f->which);
+    filters_write(f, s, r);
+    buf_str(b, " GROUP BY ");
+    dims_write(f, b, false);
+    buf_str(b, "m.provider, m.model, width_bucket(m.local::date - DATE '1970-01-01', (SELECT "
+               "array_agg(DISTINCT valid_from - DATE '1970-01-01' ORDER BY valid_from - DATE "
+               "'1970-01-01') FROM model_prices WHERE isfinite(valid_from)))) tokens) t "
+               "CROSS JOIN LATERAL (VALUES ('input', t.input), ('cached_input', t.cached_input), "
+               "('cache_write', t.cache_write), ('output', t.output)) AS p (kind, amount) "
+               "LEFT JOIN LATERAL (SELECT per_million, currency FROM model_prices x WHERE "
+               "x.provider = t.provider AND x.model = t.model AND x.kind = p.kind AND x.valid_from "
+               "<= t.day ORDER BY x.valid_from DESC LIMIT 1) price ON true WHERE p.amount <> 0) m "
+               "GROUP BY ");
+    dims_write(f, b, false);
+    buf_str(b, "unit");
+}
+
+/* An estimate is by days of UTC: the span's local days stand for the days of that date. */
+static struct span_sql span_of_days(struct arena *a, const struct span_sql *span)
+{
+    struct span_sql days = {.zone = "'UTC'::text"};
+
+    days.from = arena_printf(a, "(date_trunc('day', %s AT TIME ZONE %s) AT TIME ZONE 'UTC')",
+                             span->from, span->zone);
+    if (span->to)
+        days.to = arena_printf(a,
+                               "(date_trunc('day', %s AT TIME ZONE %s + interval '1 day' - "
+                               "interval '1 microsecond') AT TIME ZONE 'UTC')",
+                               span->to, span->zone);
+    return days;
 }
 
 /* " ORDER BY" the keys, and WHERE they come after the cursor. In "C" order, which no locale moves.
@@ -267,8 +297,19 @@ static enum status rows_statement(struct figures *f, struct request *r, struct b
     struct rowset *rs = &f->rows;
     struct sql s = sql_new(r->arena);
     struct span_sql span;
+    struct source src = {.span = &span, .params = &r->params};
+    const char *zone;
 
     TRY(sql_span(&span, &s, &r->params, true, bad));
+    TRY(params_one(&zone, &r->params, r->arena, "tz", bad));
+    if (f->report == ESTIMATED)
+        span = span_of_days(r->arena, &span);
+    src.by_hour = has_dimension(f, "hour");
+    src.by_day = has_dimension(f, "day");
+    src.by_zone = f->report != ESTIMATED && zone && strcmp(zone, "UTC") != 0 &&
+                  (src.by_day || has_dimension(f, "month"));
+    src.priced = f->report == ESTIMATED;
+    source_with(&src, &s);
     buf_str(&s.text, "SELECT ");
     for (size_t i = 0; i < f->n_dims; i++)
         buf_printf(&s.text, "s%zu, ", i);
@@ -289,7 +330,10 @@ static enum status rows_statement(struct figures *f, struct request *r, struct b
         buf_printf(&s.text, " AS s%zu", i);
     }
     buf_str(&s.text, " FROM (");
-    groups_write(f, &s, &span, r);
+    if (f->report == ESTIMATED)
+        estimate_write(f, &s, &src, r);
+    else
+        groups_write(f, &s, &src, r);
     buf_str(&s.text, ") g) shown) keyed");
     order_write(f, &s);
     rs->statements[rs->n_statements++] = (struct statement){.sql = s.text.at, .params = s.params};
@@ -400,15 +444,6 @@ static enum status names_check(const struct figures *f, struct request *r, struc
     return params_check(&r->params, r->arena, known, bad);
 }
 
-/* Then no sum goes over feeds. */
-static bool by_feed(const struct figures *f)
-{
-    for (size_t i = 0; i < f->n_dims; i++)
-        if (strcmp(dimensions[f->dims[i]].name, "feed") == 0)
-            return true;
-    return false;
-}
-
 static enum status figures_read(struct figures *f, struct request *r, struct bad_param *bad)
 {
     TRY(names_check(f, r, bad));
@@ -416,7 +451,8 @@ static enum status figures_read(struct figures *f, struct request *r, struct bad
     TRY(sort_read(f, r, bad));
     columns_set(f);
     TRY(rowset_params(&f->rows, r, bad));
-    f->left_out = !params_has_value(&r->params, "feed", DOUBLE_FEED) && !by_feed(f);
+    f->left_out = !params_has_value(&r->params, "feed", DOUBLE_FEED) &&
+                  !has_dimension(f, "feed"); /* then no sum goes over feeds */
     if (!f->rows.csv)
         TRY(head_statement(f, r, bad));
     return rows_statement(f, r, bad);
@@ -442,7 +478,6 @@ void usage_asked(struct gateway *g, struct request *r)
     f->n_measures = sizeof(usage_measures) / sizeof(usage_measures[0]);
     f->unit_name = "quantity_unit";
     f->unit_sql = "m.quantity_unit";
-    f->table = "usage_metrics";
     f->which = "m.cost_amount IS NULL";
     f->rows.filename = "usage.csv";
     figures_answer(f, r);
@@ -466,8 +501,8 @@ void cost_asked(struct gateway *g, struct request *r)
                                : sizeof(estimated_measures) / sizeof(estimated_measures[0]);
     f->unit_name = "currency";
     f->unit_sql = "m.currency";
-    f->table = basis == 0 ? "usage_metrics" : "cost_estimate";
-    f->which = basis == 0 ? "m.cost_amount IS NOT NULL" : "true";
+    f->which =
+        basis == 0 ? "m.cost_amount IS NOT NULL" : "m.cost_amount IS NULL AND m.model IS NOT NULL";
     f->rows.filename = basis == 0 ? "cost.csv" : "cost-estimated.csv";
     figures_answer(f, r);
 }

@@ -39,44 +39,21 @@ static const char *const account_states[] = {"disabled",    "failing",  "partly_
     "EXISTS (SELECT 1 FROM owed_windows o WHERE o.account_id = a.account_id AND o.state = "        \
     "'pending') THEN 'catching_up' WHEN f.speaking = 0 THEN 'zero' ELSE 'reported' END"
 
-#define FEEDS_JSON                                                                                                                               \
-    "(SELECT coalesce(jsonb_agg(jsonb_build_object('feed', f.feed, 'enabled', f.enabled, "                                                       \
-    "'complete_from', " TIME_TEXT("f.complete_from") ", 'complete_until', " TIME_TEXT(                                                           \
-        "f."                                                                                                                                     \
-        "watermark") ", 'last_attempt_at', " TIME_TEXT("f.last_attempt_at") ", "                                                                 \
-                                                                            "'last_success_at',"                                                 \
-                                                                            " " TIME_TEXT(                                                       \
-                                                                                "f.last_success_"                                                \
-                                                                                "at") ", "                                                       \
-                                                                                      "'last_"                                                   \
-                                                                                      "error', "                                                 \
-                                                                                      "f.last_"                                                  \
-                                                                                      "error, "                                                  \
-                                                                                      "'last_"                                                   \
-                                                                                      "error_"                                                   \
-                                                                                      "detail', "                                                \
-                                                                                      "f.last_"                                                  \
-                                                                                      "error_"                                                   \
-                                                                                      "detail, "                                                 \
-                                                                                      "'consecuti"                                               \
-                                                                                      "ve_"                                                      \
-                                                                                      "failures',"                                               \
-                                                                                      " "                                                        \
-                                                                                      "f."                                                       \
-                                                                                      "consecutiv"                                               \
-                                                                                      "e_"                                                       \
-                                                                                      "failures, "                                               \
-                                                                                      "'empty_"                                                  \
-                                                                                      "since',"                                                  \
-                                                                                      " " TIME_TEXT("f.empty_since") ", 'next_due', " TIME_TEXT( \
-                                                                                          "f."                                                   \
-                                                                                          "next_"                                                \
-                                                                                          "due") ") ORDER BY f.feed), "                          \
-                                                                                                 "'[]') "                                        \
-                                                                                                 "FROM account_feeds f "                         \
-                                                                                                 "WHERE "                                        \
-                                                                                                 "f.account_id = "                               \
-                                                                                                 "a.account_id)"
+/* clang-format off */
+#define FEEDS_JSON                                                                                 \
+    "(SELECT coalesce(jsonb_agg(jsonb_build_object("                                               \
+    "'feed', f.feed, 'enabled', f.enabled, "                                                       \
+    "'complete_from', " TIME_TEXT("f.complete_from") ", "                                          \
+    "'complete_until', " TIME_TEXT("f.watermark") ", "                                             \
+    "'last_attempt_at', " TIME_TEXT("f.last_attempt_at") ", "                                      \
+    "'last_success_at', " TIME_TEXT("f.last_success_at") ", "                                      \
+    "'last_error', f.last_error, 'last_error_detail', f.last_error_detail, "                       \
+    "'consecutive_failures', f.consecutive_failures, "                                             \
+    "'empty_since', " TIME_TEXT("f.empty_since") ", "                                              \
+    "'next_due', " TIME_TEXT("f.next_due") ") ORDER BY f.feed), '[]') "                            \
+    "FROM account_feeds f WHERE f.account_id = a.account_id)"
+
+#define COMPLETE_UNTIL "CASE WHEN f.unread = 0 THEN f.watermark END"
 
 static const struct list accounts = {
     .filename = "accounts.csv",
@@ -93,32 +70,10 @@ static const struct list accounts = {
                 {"base_url", COLUMN_TEXT},
                 {"key_hint", COLUMN_TEXT},
                 {"labels", COLUMN_JSON}},
-    .select = "a.name, a.provider, a.enabled, " ACCOUNT_STATE
-              ", " TIME_TEXT("f.complete_from") ", " TIME_TEXT(
-                  "CASE WHEN f.unread = 0 THEN "
-                  "f.watermark END") ", " TIME_TEXT("f.last_success_at") ", " TIME_TEXT("a.next_"
-                                                                                        "due") ", "
-                                                                                               "f."
-                                                                                               "tro"
-                                                                                               "ubl"
-                                                                                               "e, "
-                                                                                               "f."
-                                                                                               "adv"
-                                                                                               "ice"
-                                                                                               ", "
-                                                                                               "a."
-                                                                                               "bas"
-                                                                                               "e_"
-                                                                                               "url"
-                                                                                               ", "
-                                                                                               "a."
-                                                                                               "key"
-                                                                                               "_hi"
-                                                                                               "nt,"
-                                                                                               " a."
-                                                                                               "lab"
-                                                                                               "el"
-                                                                                               "s",
+    .select = "a.name, a.provider, a.enabled, " ACCOUNT_STATE ", "
+              TIME_TEXT("f.complete_from") ", " TIME_TEXT(COMPLETE_UNTIL) ", "
+              TIME_TEXT("f.last_success_at") ", " TIME_TEXT("a.next_due") ", "
+              "f.trouble, f.advice, a.base_url, a.key_hint, a.labels",
     .from =
         "accounts a, LATERAL (SELECT count(*) AS n, count(*) FILTER (WHERE consecutive_failures > "
         "0) AS failing, count(*) FILTER (WHERE watermark IS NULL) AS unread, count(*) FILTER "
@@ -137,6 +92,37 @@ static const struct list accounts = {
                 {"state", "(" ACCOUNT_STATE ")", account_states}},
     .known = {"account", "provider", "state", "feeds"},
 };
+/* clang-format on */
+
+/* How all of the accounts are, whatever state and page are asked for: a JSON object of counts by
+ * state, and the account that is furthest behind, or null. */
+static void accounts_head(struct rowset *rs, const struct request *r)
+{
+    struct sql s = sql_new(r->arena);
+
+    buf_printf(&s.text,
+               "WITH every AS MATERIALIZED (SELECT a.name, a.enabled, " ACCOUNT_STATE
+               " AS state, " COMPLETE_UNTIL " AS until FROM %s",
+               accounts.from);
+    sql_filter(&s, &r->params, "account", "a.name");
+    sql_filter(&s, &r->params, "provider", "a.provider");
+    buf_str(
+        &s.text,
+        ") SELECT coalesce((SELECT jsonb_object_agg(state, n) FROM (SELECT state, count(*) AS n "
+        "FROM every GROUP BY state) s), '{}'), (SELECT jsonb_build_object('account', name, "
+        "'complete_until', " TIME_TEXT("until") ") FROM every WHERE enabled AND until IS NOT "
+                                                "NULL ORDER BY until, name LIMIT 1)");
+    rs->statements[rs->n_statements++] = (struct statement){.sql = s.text.at, .params = s.params};
+}
+
+static void accounts_head_write(struct json_writer *w, const PGresult *r, void *arg)
+{
+    (void)arg;
+    json_w_key(w, "states");
+    json_w_raw(w, pg_text(r, 0, 0));
+    json_w_key(w, "furthest_behind");
+    json_w_raw(w, PQgetisnull(r, 0, 1) ? TEXT_NULL : pg_text(r, 0, 1));
+}
 
 /* ---- runs ---- */
 
@@ -362,6 +348,10 @@ static enum status list_read(struct rowset *rs, const struct list *list, struct 
     rs->filename = list->filename;
     TRY(rowset_params(rs, r, bad));
     buf_printf(&s.text, "SELECT %s", list->select);
+    if (list == &accounts && !rs->csv) {
+        accounts_head(rs, r);
+        rs->head = accounts_head_write;
+    }
     if (list == &accounts) {
         TRY(params_switch(&feeds, &r->params, r->arena, "feeds", bad));
         if (feeds) {

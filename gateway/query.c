@@ -523,7 +523,7 @@ void query_pool_open(struct query_pool **out, uv_loop_t *loop, const struct conf
     static const char begin[] =
         "BEGIN READ ONLY; SET LOCAL search_path = \"%s\"; SET LOCAL statement_timeout = '%s'; SET "
         "LOCAL idle_in_transaction_session_timeout = '60s'; SET LOCAL timezone = 'UTC'; SET LOCAL "
-        "datestyle = 'ISO'; SET LOCAL jit = off";
+        "datestyle = 'ISO'; SET LOCAL jit = off; SET LOCAL work_mem = '32MB'";
     struct query_pool *pool = xalloc(1, sizeof(*pool));
     size_t len = sizeof(begin) + strlen(cfg->schema) + sizeof(QUERY_STATEMENT_LIMIT);
 

@@ -616,6 +616,81 @@ static enum status revisions_after(struct work *w, struct revisions *v, struct e
     return ST_OK;
 }
 
+/* ---- sums ---- */
+
+static int compare_days(const void *a, const void *b)
+{
+    const int64_t *x = a, *y = b;
+
+    if (x[0] != y[0])
+        return x[0] < y[0] ? -1 : 1;
+    return (x[1] > y[1]) - (x[1] < y[1]);
+}
+
+/* Names the days of accounts that change, whose sums are out of date with this COMMIT. */
+static enum status unsum_days(struct work *w, struct err *err)
+{
+    int64_t(*days)[2] = arena_alloc(w->a, (w->n_rows + w->n_gone + 1) * sizeof(*days), 8);
+    struct pg_array accounts, starts;
+    struct pg_params p = {0};
+    size_t n = 0;
+
+    for (size_t i = 0; i < w->n_rows + w->n_gone; i++) {
+        const struct row *row = i < w->n_rows ? &w->rows[i] : w->gone[i - w->n_rows];
+        int64_t day = time_floor_us(row->bucket_us, 86400);
+
+        if (row->state != ROW_SAME &&
+            (n == 0 || days[n - 1][0] != row->account_id || days[n - 1][1] != day)) {
+            days[n][0] = row->account_id;
+            days[n++][1] = day;
+        }
+    }
+    if (n == 0)
+        return ST_OK;
+    qsort(days, n, sizeof(*days), compare_days);
+    pg_array_open(&accounts, w->a);
+    pg_array_open(&starts, w->a);
+    for (size_t i = 0; i < n; i++) {
+        if (i > 0 && compare_days(days[i], days[i - 1]) == 0)
+            continue;
+        pg_array_int(&accounts, days[i][0]);
+        pg_array_time(&starts, days[i][1]);
+    }
+    param_array(&p, &accounts);
+    param_array(&p, &starts);
+    TRY(pg_query(w->pg, NULL, NULL,
+                 "INSERT INTO usage_unsummed_days (account_id, day) SELECT a, (d AT TIME ZONE "
+                 "'UTC')::date FROM unnest($1::bigint[], $2::timestamptz[]) AS k (a, d) ON "
+                 "CONFLICT DO NOTHING",
+                 &p, err));
+    CRASH_POINT("writer.days.unsummed");
+    return ST_OK;
+}
+
+enum status days_sum_up(struct pg *pg, int64_t after_s, bool *more, struct err *err)
+{
+    struct arena *a = arena_new();
+    struct pg_params p = {0};
+    PGresult *r;
+    enum status st = pg_begin(pg, err);
+
+    pg_param_int(&p, a, DAYS_AT_ONCE);
+    pg_param_int(&p, a, after_s);
+    if (st == ST_OK)
+        st = pg_query(pg, &r, a,
+                      "SELECT usage_sum_up($1::integer, make_interval(secs => $2::integer))", &p,
+                      err);
+    if (st == ST_OK) {
+        *more = pg_int(r, 0, 0) == DAYS_AT_ONCE;
+        CRASH_POINT("writer.days.summed");
+        st = pg_commit(pg, err);
+    }
+    if (st != ST_OK)
+        pg_rollback(pg);
+    arena_free(&a);
+    return st;
+}
+
 /* ---- dead letters ---- */
 
 static enum status dead_letter_put(struct work *w, const struct batch_page *bp,
@@ -683,6 +758,7 @@ static enum status replace(struct work *w, struct err *err)
     TRY(delete_gone(w, err));
     TRY(update_changed(w, err));
     TRY(copy_new(w, err));
+    TRY(unsum_days(w, err));
     TRY(revisions_after(w, &revisions, err));
     TRY(dead_letters(w, err));
     CRASH_POINT("writer.batch.committing");

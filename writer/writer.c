@@ -20,6 +20,11 @@
 #define ACK_RETRY_US     (100 * US_PER_MS)
 #define ACK_PATIENCE_US  (15 * US_PER_S)
 #define ACKS_WAITING_MAX 4096
+/* Sums of days: soon when there is more to do, else looked for now and then; after the pages that
+ * wait, but not for ever. */
+#define SUMS_SOON_US     (100 * US_PER_MS)
+#define SUMS_LATER_US    (5 * US_PER_S)
+#define SUMS_PATIENCE_US (2 * US_PER_S)
 
 struct waiting_ack {
     struct uuid scheduler_id;
@@ -47,6 +52,7 @@ struct writer {
     struct waiting_ack *waiting;
     size_t n_waiting, cap_waiting;
     int64_t ack_retry_at_us;
+    int64_t sums_at_us; /* days are summed up then */
 };
 
 enum status writer_open(struct writer **out, const struct config *cfg, struct err *err)
@@ -105,6 +111,8 @@ int64_t writer_deadline_us(const struct writer *w)
         due = w->retry_at_us ? w->retry_at_us : w->opened_us + w->cfg->batch_ms * US_PER_MS;
     if (w->n_waiting > 0 && w->ack_retry_at_us < due)
         due = w->ack_retry_at_us;
+    if (w->n_pages == 0 && w->sums_at_us < due)
+        due = w->sums_at_us;
     return due;
 }
 
@@ -404,9 +412,26 @@ static enum status commit(struct writer *w, struct err *err)
     return st;
 }
 
+/* What goes wrong here is told and tried again: it must not keep pages waiting. */
+static void sum_up_if_due(struct writer *w)
+{
+    int64_t now = clock_mono_us(), later = SUMS_LATER_US;
+    bool more = false;
+    struct err err;
+
+    if (w->retry_at_us || now < w->sums_at_us + (w->n_pages > 0 ? SUMS_PATIENCE_US : 0))
+        return;
+    if (days_sum_up(w->pg, w->cfg->sum_after_s, &more, &err) != ST_OK)
+        LOG(WARN, "sums.retry", KV("error", err.text));
+    if (w->cfg->sum_after_s * US_PER_S < later)
+        later = w->cfg->sum_after_s * US_PER_S;
+    w->sums_at_us = clock_mono_us() + (more || later < SUMS_SOON_US ? SUMS_SOON_US : later);
+}
+
 enum status writer_commit_if_due(struct writer *w, struct err *err)
 {
     acks_retry(w);
+    sum_up_if_due(w);
     pulse_set(w->pulse, M_PAGES_WAITING, (int64_t)w->n_pages);
     pulse_set(w->pulse, M_ACKS_WAITING, (int64_t)w->n_waiting);
     if (w->n_pages == 0)

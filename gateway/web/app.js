@@ -40,8 +40,8 @@ const app = {
   // The accounts' health in one line, in every view.
   told(health) {
     const pulse = document.getElementById("pulse");
-    const n = health.bad.length;
-    const words = n > 0 ? `${plural(n, "account")} ${n === 1 ? "needs" : "need"} a look` : health.rows.length > 0 ? "All accounts well" : "No account yet";
+    const n = health.nBad;
+    const words = n > 0 ? `${plural(n, "account")} ${n === 1 ? "needs" : "need"} a look` : health.all > 0 ? "All accounts well" : "No account yet";
     if (pulse.textContent !== words) pulse.textContent = words;
     pulse.className = `pulse ${n > 0 ? "bad" : "good"}`;
   },

@@ -51,7 +51,7 @@ export function query(kind, state) {
   const tz = kind.utc ? "UTC" : state.tz;
   const [from, to] = bounds(state, tz);
   const n = daysIn([from, to]);
-  const period = n > 400 ? "month" : !kind.utc && n <= 2 ? "hour" : "day";
+  const period = n > 100 ? "month" : !kind.utc && n <= 2 ? "hour" : "day";
   return { by, period, ignored, from, to, parameters: { ...kind.fixed, from, to, tz, ...filters } };
 }
 

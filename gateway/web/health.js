@@ -30,35 +30,38 @@ export function badge(state) {
   return h("span", { class: `badge ${s.tone}`, title: s.words }, sign(s.sign), s.name);
 }
 
-const LIMIT = 1000;
+const BAD = ["failing", "partly_failing", "late"];
+const SHOWN = 3;
 
-// {rows, more, counts: {state: n}, enabled, oldest: the row that is furthest behind, bad: [rows]}
+// {counts: {state: n}, all, enabled, well, oldest: the account that is furthest behind, nBad, bad: the first rows, worst first}
 export async function loadHealth(signal) {
-  const page = await get("accounts", { limit: LIMIT }, signal);
-  const counts = {};
-  let oldest = null;
-  for (const row of page.rows) {
-    counts[row.state] = (counts[row.state] ?? 0) + 1;
-    if (row.state === "disabled") continue;
-    if (row.complete_until !== null && (oldest === null || row.complete_until < oldest.complete_until)) oldest = row;
+  const bad = [];
+  let page;
+  for (const state of BAD) { // the worst first; mostly the first answer says that there is none
+    page = await get("accounts", { state, limit: SHOWN }, signal);
+    bad.push(...page.rows);
+    if (bad.length >= SHOWN || BAD.slice(BAD.indexOf(state) + 1).every((s) => !page.states[s])) break;
   }
-  return { rows: page.rows, more: page.more, counts, enabled: page.rows.length - (counts.disabled ?? 0), oldest, bad: page.rows.filter((r) => ["failing", "partly_failing", "late"].includes(r.state)) };
+  const counts = page.states;
+  const of = (...states) => states.reduce((n, s) => n + (counts[s] ?? 0), 0);
+  const all = of(...Object.keys(counts));
+  return { counts, all, enabled: all - of("disabled"), well: of("reported", "zero"), oldest: page.furthest_behind, nBad: of(...BAD), bad: bad.slice(0, SHOWN) };
 }
 
 export function stateCounts(health, app) {
   return h("ul", { class: "counts" }, Object.entries(STATES).filter(([state]) => health.counts[state]).map(([state, s]) => h("li", null,
-    app.link({ view: "accounts", status: state }, h("span", { class: `badge ${s.tone}` }, sign(s.sign), s.name), h("b", null, exact(String(health.counts[state])) + (health.more ? "+" : ""))))));
+    app.link({ view: "accounts", status: state }, h("span", { class: `badge ${s.tone}` }, sign(s.sign), s.name), h("b", null, exact(String(health.counts[state])))))));
 }
 
 // What a person on call has to know first: who fails, why, and what to do.
 export function attention(health, state, app) {
-  const shown = [...health.bad].sort((a, b) => Object.keys(STATES).indexOf(a.state) - Object.keys(STATES).indexOf(b.state)).slice(0, 3);
+  const shown = health.bad;
   if (shown.length === 0) return [];
   return [h("section", { class: "panel alarm", "aria-labelledby": "attention-title" },
-    h("h2", { id: "attention-title" }, `${plural(health.bad.length, "account")} ${health.bad.length === 1 ? "needs" : "need"} a look`),
+    h("h2", { id: "attention-title" }, `${plural(health.nBad, "account")} ${health.nBad === 1 ? "needs" : "need"} a look`),
     h("ul", null, shown.map((row) => h("li", null,
       h("p", { class: "who-line" }, h("strong", null, h("bdi", null, row.account)), badge(row.state), h("small", null, row.complete_until
         ? `complete until ${moment(row.complete_until, state.tz)}, ${age(row.complete_until)} ago` : "never read to the end")),
       h("p", { class: "advice" }, row.trouble && h("code", null, row.trouble), row.advice ?? "Its reading is overdue. Is a fetcher running? See the pipeline.")))),
-    health.bad.length > shown.length && h("p", { class: "all" }, app.link({ view: "accounts", status: "" }, `Look at all ${health.bad.length}`)))];
+    health.nBad > shown.length && h("p", { class: "all" }, app.link({ view: "accounts", status: "" }, `Look at all ${health.nBad}`)))];
 }

@@ -29,10 +29,12 @@ export class Overview {
       usage: new Card("Tokens", "usage"), health: new Card("Accounts", "health"),
     };
     this.figures = [new Figures(BILLED, filter), new Figures(ESTIMATED, filter), new Figures(USAGE, filter)];
-    // What needs a look stands above all, and must not push down what has been seen already.
+    // What needs a look stands above all, and must not push down what has been seen already: the page
+    // waits for it, but not for ever. What comes too late is told by the page's head, and stands here with
+    // the next reading.
     host.classList.add("waiting");
     this.reveal = () => host.classList.remove("waiting");
-    setTimeout(this.reveal, 1500); // but not for long
+    setTimeout(this.reveal, 4000);
     host.replaceChildren(
       h("h1", { class: "sr" }, "Overview"), this.attention,
       h("section", { class: "cards", "aria-label": "At a glance" }, Object.values(this.cards).map((c) => c.root)),
@@ -63,22 +65,38 @@ export class Overview {
       ...this.figures.map((f) => f.load(state, signal))]);
   }
 
-  // One answer by day for each kind; what the cards say of today and the months comes from it.
   async glance(state, signal) {
     await Promise.all([
-      this.card("billed", BILLED, "UTC", state, signal), this.card("estimated", ESTIMATED, "UTC", state, signal),
-      this.card("usage", USAGE, state.tz, state, signal)]);
+      this.costCard("billed", BILLED, state, signal), this.costCard("estimated", ESTIMATED, state, signal),
+      this.tokensCard(state, signal)]);
   }
 
-  async card(name, kind, tz, state, signal) {
-    const card = this.cards[name];
+  // One answer by day; what the card says of today and the months comes from it.
+  async costCard(name, kind, state, signal) {
+    const today = dateIn("UTC");
+    await this.card(name, async () => cost(await this.sums(kind, state, signal, monthStart(today, -1), today, "UTC", "day"), kind, today));
+  }
+
+  // Three sums: days of a zone are cheaper to add up than to tell apart.
+  async tokensCard(state, signal) {
+    const { tz } = state;
     const today = dateIn(tz);
+    await this.card("usage", async () => tokens(...await Promise.all([
+      this.sums(USAGE, state, signal, monthStart(today), today, tz),
+      this.sums(USAGE, state, signal, monthStart(today, -1), lastMonthSameDay(today), tz),
+      this.sums(USAGE, state, signal, today, today, tz)]), today, tz));
+  }
+
+  sums(kind, state, signal, first, last, tz, by = "") {
     const { parameters } = query(kind, { ...state, range: "month" });
+    return get(kind.path, { ...parameters, group_by: by, from: first, to: dateAdd(last, 1), tz, limit: 100000 }, signal);
+  }
+
+  async card(name, content) {
     try {
-      const answer = await get(kind.path, { ...parameters, group_by: "day", from: monthStart(today, -1), to: dateAdd(today, 1), tz, limit: 100000 }, signal);
-      card.show(name === "usage" ? tokens(answer, today, tz) : cost(answer, kind, today));
+      this.cards[name].show(await content());
     } catch (e) {
-      if (e.name !== "AbortError") card.fail(e);
+      if (e.name !== "AbortError") this.cards[name].fail(e);
     }
   }
 
@@ -87,12 +105,14 @@ export class Overview {
     try {
       const health = await loadHealth(signal);
       this.app.told(health);
-      this.attention.replaceChildren(...attention(health, state, this.app));
-      this.attention.hidden = this.attention.children.length === 0;
-      const { oldest, enabled } = health;
-      const well = (health.counts.reported ?? 0) + (health.counts.zero ?? 0);
+      if (this.told || document.getElementById("main").classList.contains("waiting")) {
+        this.attention.replaceChildren(...attention(health, state, this.app));
+        this.attention.hidden = this.attention.children.length === 0;
+      }
+      this.told = true;
+      const { oldest, enabled, well } = health;
       card.show([
-        h("p", { class: "big" }, exact(String(well)), h("span", { class: "unit" }, ` of ${exact(String(enabled))}${health.more ? "+" : ""} complete and fresh`)),
+        h("p", { class: "big" }, exact(String(well)), h("span", { class: "unit" }, ` of ${exact(String(enabled))} complete and fresh`)),
         h("p", { class: "delta" }, oldest ? ["furthest behind: ", h("b", null, h("bdi", null, oldest.account)), `, ${age(oldest.complete_until)}`] : "no account has been read to the end yet"),
         stateCounts(health, this.app)]);
     } catch (e) {
@@ -157,23 +177,23 @@ function cost(answer, kind, today) {
   return children;
 }
 
-function tokens(answer, today, tz) {
-  const month = monthStart(today), last = monthStart(today, -1), same = lastMonthSameDay(today);
-  const of = (key, from, to) => sum(answer.rows.filter((r) => r.day >= from && r.day <= to).map((r) => r[key]));
-  const both = (from, to) => sum([of("input_tokens", from, to), of("output_tokens", from, to)]);
+// Of the month to date, of the last month until the same day, and of today.
+function tokens(month, last, day, today, tz) {
+  const of = (answer, key) => sum(answer.rows.map((r) => r[key]));
+  const both = (answer) => sum([of(answer, "input_tokens"), of(answer, "output_tokens")]);
   const figure = (found, from) => {
-    const value = found ?? (covered(answer, from, today, tz) ? "0" : null);
+    const value = found ?? (covered(month, from, today, tz) ? "0" : null);
     return value === null ? missing("no data yet") : h("data", { value, title: exact(value) }, brief(value));
   };
-  const now = both(month, today), before = both(last, same);
+  const now = both(month);
   return [
-    h("p", { class: "big" }, figure(now, month)),
-    h("p", { class: "delta" }, ...versus(answer, tz, today, same, now, before)),
+    h("p", { class: "big" }, figure(now, monthStart(today))),
+    h("p", { class: "delta" }, ...versus(month, tz, today, lastMonthSameDay(today), now, both(last))),
     h("dl", { class: "pairs" },
-      pair("Today, input", figure(of("input_tokens", today, today), today)),
-      pair("Today, output", figure(of("output_tokens", today, today), today)),
-      pair("Today, requests", figure(of("num_requests", today, today), today)),
-      pair("Complete until", completeUntil(answer, tz)))];
+      pair("Today, input", figure(of(day, "input_tokens"), today)),
+      pair("Today, output", figure(of(day, "output_tokens"), today)),
+      pair("Today, requests", figure(of(day, "num_requests"), today)),
+      pair("Complete until", completeUntil(month, tz)))];
 }
 
 // "November to date · +12.2 % vs 1–25 Oct".

@@ -295,6 +295,8 @@ class Stack:
             env["ENCRYPTION_KEY_FILE"] = self.key_file
         if stage == "normalizer" and self.sim and self.sim.anthropic_accounts:
             env.setdefault("UF_PERSON_KEY", self.person_key.hex())
+        if stage == "writer":
+            env.setdefault("UF_SUM_AFTER", "1s")
         if stage == "scheduler":
             env.setdefault("UF_SCHEDULE", NEVER)
             env.setdefault("UF_LEASE", "10s")
@@ -542,7 +544,33 @@ class Stack:
                 c.execute("DROP TABLE differing")
             check(not problems, "usage_metrics is not the simulator's ledger:\n" + "\n".join(problems))
             c.execute("SELECT count(*) FROM got")
-            return c.fetchone()[0]
+            rows = c.fetchone()[0]
+        self.check_sums()
+        return rows
+
+    def check_sums(self):
+        """What is summed up must be the sums of the rows: usage_days of usage_metrics, usage_months of usage_days."""
+        groups = ("account_id, {day}, provider, feed, project_id, user_id, api_key_id, model, service_tier, batch, line_item, "
+                  "quantity_unit, currency")
+        measures = ("input_tokens", "cached_input_tokens", "cache_write_tokens", "input_audio_tokens", "output_audio_tokens",
+                    "output_tokens", "num_requests", "quantity", "cost_amount")
+        sums = ", ".join(f"sum({m})::numeric AS {m}" for m in measures)
+        plain = ", ".join(f"{m}::numeric" for m in measures)
+        days, months = groups.format(day="day"), groups.format(day="month")
+        for title, table, want in (
+                ("usage_days", f"SELECT {days}, {plain}, rows::numeric FROM usage_days d WHERE NOT EXISTS (SELECT FROM "
+                 "usage_unsummed_days u WHERE u.account_id = d.account_id AND u.day = d.day)",
+                 f"SELECT {days}, {sums}, count(*)::numeric FROM (SELECT *, (bucket_start AT TIME ZONE 'UTC')::date AS day FROM "
+                 "usage_metrics) d WHERE NOT EXISTS (SELECT FROM usage_unsummed_days u WHERE u.account_id = d.account_id AND "
+                 f"u.day = d.day) GROUP BY {days}, cost_amount IS NULL"),
+                ("usage_months", f"SELECT {months}, {plain}, rows::numeric FROM usage_months m, usage_summed WHERE month < "
+                 "months_until AND NOT EXISTS (SELECT FROM usage_unsummed_days u WHERE u.account_id = m.account_id AND "
+                 "date_trunc('month', u.day) = m.month)",
+                 f"SELECT {months}, {sums}, sum(rows)::numeric FROM (SELECT *, date_trunc('month', day)::date AS month FROM "
+                 "usage_days, usage_summed WHERE day < months_until) m WHERE NOT EXISTS (SELECT FROM usage_unsummed_days u WHERE "
+                 f"u.account_id = m.account_id AND date_trunc('month', u.day) = m.month) GROUP BY {months}, cost_amount IS NULL")):
+            wrong = self.sql(f"(({table}) EXCEPT ALL ({want})) UNION ALL (({want}) EXCEPT ALL ({table}))")
+            check(not wrong, f"{title} is not the sums of its rows: {len(wrong)} differ, as {wrong[:2]}")
 
     def ledger_rows(self, accounts, start=None, bucket=3600):
         """The simulator's rows as {key: measures}, to tell what has changed between two moments."""

@@ -1,0 +1,239 @@
+-- Sums made ahead, so that a dashboard over a year and a thousand accounts opens at once.
+--
+-- The promise that readers build on: where usage_summed.valid, a day of an account is either in usage_unsummed_days, or
+-- usage_days holds exactly the sums of its rows. The writer names the days it changes in the transaction that changes
+-- them; usage_sum_up takes them off again. Whoever else changes rows makes all of it invalid in that same transaction,
+-- until usage_sum_up has gone over all days. So a reader who takes from usage_metrics what is not summed up is exact
+-- always, and only as fast as the summing up is far.
+
+-- Functions below keep this: names are looked for in our schema, and never first among somebody's temporary tables.
+SELECT set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true);
+
+CREATE TABLE usage_unsummed_days (
+    account_id bigint NOT NULL,
+    day        date NOT NULL,
+    since      timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (day, account_id)
+);
+CREATE INDEX usage_unsummed_days_since ON usage_unsummed_days (since, day);
+COMMENT ON TABLE usage_unsummed_days IS 'Days (of UTC) that changed after they were summed up: their rows are read from usage_metrics until they are summed up again.';
+COMMENT ON COLUMN usage_unsummed_days.since IS 'infinity: some sum of it may pass a bigint, so it stays here.';
+
+CREATE TABLE usage_days (
+    account_id          bigint NOT NULL,
+    day                 date NOT NULL,
+    provider            text NOT NULL,
+    feed                text NOT NULL,
+    project_id          text,
+    user_id             text,
+    api_key_id          text,
+    model               text,
+    service_tier        text,
+    batch               boolean,
+    line_item           text,
+    quantity_unit       text,
+    currency            text,
+    input_tokens        bigint,
+    cached_input_tokens bigint,
+    cache_write_tokens  bigint,
+    input_audio_tokens  bigint,
+    output_audio_tokens bigint,
+    output_tokens       bigint,
+    num_requests        bigint,
+    quantity            numeric,
+    cost_amount         numeric,
+    rows                bigint NOT NULL
+);
+CREATE INDEX usage_days_account ON usage_days (account_id, day);
+CREATE INDEX usage_days_usage ON usage_days (day) WHERE cost_amount IS NULL;
+CREATE INDEX usage_days_cost ON usage_days (day) WHERE cost_amount IS NOT NULL;
+COMMENT ON TABLE usage_days IS 'Sums of usage_metrics by account, day (of UTC) and dimension, without dims. Made by usage_sum_up; never write to it.';
+
+CREATE TABLE usage_months (LIKE usage_days);
+ALTER TABLE usage_months RENAME day TO month;
+CREATE INDEX usage_months_month ON usage_months (month, account_id);
+COMMENT ON TABLE usage_months IS 'Sums of usage_days by month. A month of an account that has a day in usage_unsummed_days is not to be read here.';
+
+CREATE TABLE usage_summed (
+    only_row       boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    valid          boolean NOT NULL DEFAULT false,
+    named_until    bigint NOT NULL DEFAULT 0,
+    months_until   date NOT NULL DEFAULT '1970-01-01',
+    accounts_until bigint NOT NULL DEFAULT 0
+);
+INSERT INTO usage_summed DEFAULT VALUES;
+COMMENT ON TABLE usage_summed IS 'One row: whether the sums are to be trusted, and how far usage_months is.';
+COMMENT ON COLUMN usage_summed.valid IS 'Not before all days are in usage_days or usage_unsummed_days.';
+COMMENT ON COLUMN usage_summed.named_until IS 'Where they are not valid: the days of the accounts up to this one are.';
+COMMENT ON COLUMN usage_summed.months_until IS 'All months before this one are there, for every account.';
+COMMENT ON COLUMN usage_summed.accounts_until IS 'Of that month those of the accounts up to this one are there already.';
+
+CREATE FUNCTION usage_months_sum(of_accounts bigint[], of_month date) RETURNS void
+    LANGUAGE sql SET search_path FROM CURRENT AS $$
+    DELETE FROM usage_months WHERE month = of_month AND account_id = ANY (of_accounts);
+    INSERT INTO usage_months
+    SELECT account_id, of_month, provider, feed, project_id, user_id, api_key_id, model, service_tier, batch, line_item,
+           quantity_unit, currency, sum(input_tokens), sum(cached_input_tokens), sum(cache_write_tokens),
+           sum(input_audio_tokens), sum(output_audio_tokens), sum(output_tokens), sum(num_requests), sum(quantity),
+           sum(cost_amount), sum(rows)
+    FROM usage_days
+    WHERE account_id = ANY (of_accounts) AND day >= of_month AND day < of_month + interval '1 month'
+    GROUP BY account_id, provider, feed, project_id, user_id, api_key_id, model, service_tier, batch, line_item,
+             quantity_unit, currency, cost_amount IS NULL
+$$;
+
+-- The next accounts of the month that is being summed up; after its last account the month after it, or the next one
+-- of which anything is known.
+CREATE FUNCTION usage_months_go_on(done usage_summed, most integer) RETURNS void
+    LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    next bigint;
+    ids  bigint[];
+BEGIN
+    IF done.accounts_until = 0 THEN
+        done.months_until := coalesce(date_trunc('month', (SELECT min(day) FROM usage_days WHERE day >= done.months_until)),
+                                      done.months_until);
+    END IF;
+    IF done.months_until + interval '1 month' > now() AT TIME ZONE 'UTC' - interval '1 day'
+       OR (SELECT count(*) FROM (SELECT FROM usage_unsummed_days
+                                 WHERE day < done.months_until + interval '1 month' AND since < 'infinity' LIMIT most) AS d) = most THEN
+        RETURN; -- its days come first: each of them would have its month summed up again
+    END IF;
+    next := (SELECT min(account_id) FROM usage_days WHERE account_id > done.accounts_until);
+    IF next IS NULL THEN
+        done.months_until := done.months_until + interval '1 month';
+        done.accounts_until := 0;
+    ELSE
+        ids := ARRAY(SELECT generate_series(next, next + most - 1));
+        PERFORM usage_months_sum(ids, done.months_until);
+        done.accounts_until := next + most - 1;
+    END IF;
+    UPDATE usage_summed SET months_until = done.months_until, accounts_until = done.accounts_until;
+END $$;
+
+CREATE FUNCTION usage_sum_again() RETURNS void
+    LANGUAGE sql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+    UPDATE usage_summed SET valid = false, named_until = 0 WHERE valid OR named_until > 0
+$$;
+COMMENT ON FUNCTION usage_sum_again IS 'Has everything summed up again: after rows of a single partition were changed by hand, which nothing notices.';
+
+CREATE FUNCTION usage_changed_by_others() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    PERFORM usage_sum_again();
+    RETURN NULL;
+END $$;
+CREATE TRIGGER usage_changed_by_others AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON usage_metrics
+    FOR EACH STATEMENT WHEN (current_setting('uf.sums', true) IS DISTINCT FROM 'kept')
+    EXECUTE FUNCTION usage_changed_by_others();
+COMMENT ON TRIGGER usage_changed_by_others ON usage_metrics IS 'Programs that keep the sums themselves say so: SET LOCAL uf.sums = kept.';
+
+-- The days of the next accounts, until all are named.
+CREATE FUNCTION usage_days_name(done usage_summed) RETURNS void
+    LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    FOR i IN 1 .. 20 LOOP
+        done.named_until := (SELECT min(account_id) FROM
+            (SELECT min(account_id) AS account_id FROM usage_metrics WHERE account_id > done.named_until
+             UNION ALL SELECT min(account_id) FROM usage_days WHERE account_id > done.named_until) AS n);
+        IF done.named_until IS NULL THEN
+            UPDATE usage_summed SET valid = true, named_until = 0;
+            RETURN;
+        END IF;
+        INSERT INTO usage_unsummed_days (account_id, day)
+        SELECT DISTINCT account_id, (bucket_start AT TIME ZONE 'UTC')::date FROM usage_metrics WHERE account_id = done.named_until
+        UNION SELECT account_id, day FROM usage_days WHERE account_id = done.named_until
+        ON CONFLICT DO NOTHING;
+    END LOOP;
+    UPDATE usage_summed SET named_until = done.named_until;
+END $$;
+
+-- Under the lock on its account no writer can change the day, nor name it, before this has ended.
+CREATE FUNCTION usage_sum_up(most integer, after interval) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT
+    SET jit = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_seqscan = off AS $$
+DECLARE
+    large   constant numeric := 9223372036854775807 / 31; -- so that a month's sums fit, too
+    ids     bigint[];
+    days    date[];
+    seen    integer;
+    done    usage_summed;
+    touched record;
+BEGIN
+    IF NOT pg_try_advisory_xact_lock(hashtext('usage_sum_up'), hashtext(current_schema())) THEN
+        RETURN 0; -- another writer does it
+    END IF;
+    SELECT * INTO done FROM usage_summed FOR UPDATE SKIP LOCKED;
+    IF NOT FOUND THEN
+        RETURN 0; -- somebody is changing rows
+    END IF;
+    IF NOT done.valid THEN
+        PERFORM usage_days_name(done);
+        RETURN most; -- at once again
+    END IF;
+    WITH oldest AS (
+        SELECT account_id, day FROM usage_unsummed_days
+        WHERE since <= now() - after
+        ORDER BY since, day LIMIT most
+    ), free AS (
+        SELECT account_id FROM accounts WHERE account_id IN (SELECT account_id FROM oldest) FOR NO KEY UPDATE SKIP LOCKED
+    )
+    SELECT array_agg(o.account_id), array_agg(o.day) INTO ids, days FROM oldest o
+    WHERE o.account_id IN (SELECT account_id FROM free) OR NOT EXISTS (SELECT FROM accounts a WHERE a.account_id = o.account_id);
+    seen := coalesce(cardinality(ids), 0);
+    IF seen > 0 THEN
+        DELETE FROM usage_days d USING unnest(ids, days) AS o (account_id, day)
+        WHERE d.account_id = o.account_id AND d.day = o.day;
+        DELETE FROM usage_unsummed_days d USING unnest(ids, days) AS o (account_id, day)
+        WHERE d.account_id = o.account_id AND d.day = o.day;
+        WITH sums AS (
+            SELECT m.account_id, o.day, m.provider, m.feed, m.project_id, m.user_id, m.api_key_id, m.model, m.service_tier, m.batch,
+                   m.line_item, m.quantity_unit, m.currency, sum(m.input_tokens) AS c0, sum(m.cached_input_tokens) AS c1,
+                   sum(m.cache_write_tokens) AS c2, sum(m.input_audio_tokens) AS c3, sum(m.output_audio_tokens) AS c4,
+                   sum(m.output_tokens) AS c5, sum(m.num_requests) AS c6, sum(m.quantity) AS quantity,
+                   sum(m.cost_amount) AS cost_amount, count(*) AS rows
+            FROM unnest(ids, days) AS o (account_id, day)
+            JOIN usage_metrics m ON m.account_id = o.account_id AND m.bucket_start >= o.day::timestamp AT TIME ZONE 'UTC'
+                 AND m.bucket_start < (o.day + 1)::timestamp AT TIME ZONE 'UTC'
+            GROUP BY m.account_id, o.day, m.provider, m.feed, m.project_id, m.user_id, m.api_key_id, m.model, m.service_tier,
+                     m.batch, m.line_item, m.quantity_unit, m.currency, m.cost_amount IS NULL
+        ), left_alone AS (
+            INSERT INTO usage_unsummed_days (account_id, day, since)
+            SELECT DISTINCT account_id, day, timestamptz 'infinity' FROM sums
+            WHERE greatest(abs(c0), abs(c1), abs(c2), abs(c3), abs(c4), abs(c5), abs(c6)) > large
+            RETURNING account_id, day
+        )
+        INSERT INTO usage_days
+        SELECT account_id, day, provider, feed, project_id, user_id, api_key_id, model, service_tier, batch, line_item,
+               quantity_unit, currency, c0, c1, c2, c3, c4, c5, c6, quantity, cost_amount, rows
+        FROM sums WHERE (account_id, day) NOT IN (SELECT account_id, day FROM left_alone);
+    END IF;
+
+    FOR touched IN SELECT date_trunc('month', o.day)::date AS month, array_agg(DISTINCT o.account_id) AS accounts
+                   FROM unnest(ids, days) AS o (account_id, day)
+                   WHERE o.day < done.months_until
+                      OR o.day < done.months_until + interval '1 month' AND o.account_id <= done.accounts_until
+                   GROUP BY 1
+    LOOP
+        PERFORM usage_months_sum(touched.accounts, touched.month);
+    END LOOP;
+    PERFORM usage_months_go_on(done, most);
+    RETURN seen;
+END $$;
+COMMENT ON FUNCTION usage_sum_up IS 'Sums up at most so many of the days that changed so long ago; answers how many there were. Called by the writers, mostly when they have nothing else to do.';
+
+INSERT INTO role_rights (part, object, privilege) VALUES
+    ('writer', 'usage_unsummed_days', 'INSERT'),
+    ('writer', 'usage_sum_up(integer, interval)', 'EXECUTE'),
+    ('gateway', 'usage_unsummed_days', 'SELECT'),
+    ('gateway', 'usage_days', 'SELECT'),
+    ('gateway', 'usage_months', 'SELECT'),
+    ('gateway', 'usage_summed', 'SELECT'),
+    ('admin', 'usage_unsummed_days', 'SELECT'),
+    ('admin', 'usage_unsummed_days', 'DELETE'),
+    ('admin', 'usage_days', 'SELECT'),
+    ('admin', 'usage_days', 'DELETE'),
+    ('admin', 'usage_months', 'SELECT'),
+    ('admin', 'usage_months', 'DELETE'),
+    ('admin', 'usage_summed', 'SELECT'),
+    ('admin', 'usage_sum_again()', 'EXECUTE');

@@ -1,0 +1,134 @@
+"""Sums made ahead (usage_days, usage_months): the gateway's figures are the same with them, without, and in between.
+
+That they hold while the pipeline works, dies and starts again is asked at the end of every other test (Stack.check_sums).
+"""
+
+import datetime
+import itertools
+import random
+import time
+from decimal import Decimal
+
+from api import Client
+from harness import Stack, check, equal
+from runner import stack, test
+
+USAGE = "/api/v1/usage"
+COST = "/api/v1/cost"
+
+
+def season():
+    """Two accounts over three months, and one that was removed; hours, whole days, bills in two currencies, prices that change."""
+    s = Stack()
+    s.sql("INSERT INTO accounts (account_id, name, provider, base_url, key_ciphertext, key_hint) SELECT n, 'org-' || n, 'openai', "
+          "'https://api.example/v1', '', 'sk-…' FROM generate_series(1, 2) n")
+    s.sql("SELECT usage_metrics_ensure_month(now() - m * interval '1 month') FROM generate_series(0, 4) m")
+    s.sql("""INSERT INTO usage_metrics (account_id, provider, feed, bucket_start, bucket_seconds, row_key, row_hash, project_id, model,
+             input_tokens, cached_input_tokens, output_tokens, quantity, first_seen_at, changed_at, job_id)
+             SELECT a, 'openai', CASE m WHEN 2 THEN 'images' ELSE 'completions' END, h, CASE m WHEN 2 THEN 86400 ELSE 3600 END,
+             gen_random_uuid(), 0, CASE m WHEN 1 THEN 'proj_' || a END, CASE m WHEN 2 THEN NULL ELSE 'model-' || m END,
+             CASE m WHEN 2 THEN NULL ELSE (extract(epoch FROM h)::bigint * (a + 7)) % 1000003 END, CASE m WHEN 1 THEN a END,
+             CASE m WHEN 2 THEN NULL ELSE a * 3 + m END, CASE m WHEN 2 THEN 0.25 * a END, now(), now(), gen_random_uuid()
+             FROM generate_series(1, 3) a, generate_series(0, 2) m,
+             generate_series(date_trunc('day', now(), 'UTC') - interval '100 days', now(), interval '3 hours') h
+             WHERE m < 2 OR extract(hour FROM h AT TIME ZONE 'UTC') = 0""")
+    s.sql("""INSERT INTO usage_metrics (account_id, provider, feed, bucket_start, bucket_seconds, row_key, row_hash, line_item, cost_amount,
+             currency, first_seen_at, changed_at, job_id) SELECT a, 'openai', 'costs', d, 86400, gen_random_uuid(), 0, 'item ' || a,
+             0.0000000000001 * a + 0.1, CASE a WHEN 2 THEN 'EUR' ELSE 'USD' END, now(), now(), gen_random_uuid()
+             FROM generate_series(1, 3) a, generate_series(date_trunc('day', now(), 'UTC') - interval '100 days', now(), interval '1 day') d""")
+    s.sql("INSERT INTO model_prices (provider, model, kind, per_million, valid_from) VALUES ('openai', 'model-1', 'input', 1.25, '1970-01-01'), "
+          "('openai', 'model-1', 'output', 10, '1970-01-01'), ('openai', 'model-1', 'input', 1.5, current_date - 45)")
+    s.client = Client(s.start_gateway().port)
+    return s
+
+
+def sum_up(s):
+    """All that the writers would, in time."""
+    while s.value("SELECT usage_sum_up(100, '0s')") > 0:
+        pass
+    equal(s.sql("SELECT valid, (SELECT count(*)::int FROM usage_unsummed_days) FROM usage_summed"), [(True, 0)], "summed up")
+
+
+def questions():
+    """Ranges that begin and end with months, days, hours, in zones ahead and behind; every kind of grouping."""
+    today = datetime.datetime.now(datetime.timezone.utc).date()
+    first = today.replace(day=1)
+    back = lambda days: (today - datetime.timedelta(days=days)).isoformat()  # noqa: E731
+    ranges = [((first - datetime.timedelta(days=80)).replace(day=1).isoformat(), (today + datetime.timedelta(days=1)).isoformat()),
+              (back(95), None), (back(33), back(2)), (back(1), None), (back(40) + "T05:00:00Z", back(3) + "T18:00:00Z"),
+              (back(10) + "T03:00:00Z", back(10) + "T21:00:00Z"), (first.isoformat(), None)]
+    for (start, end), zone in itertools.product(ranges, ("UTC", "Europe/Berlin", "America/Denver", "Asia/Kolkata", "Pacific/Kiritimati")):
+        for path, fixed, groups in ((USAGE, {}, ("", "day", "month", "account", "model,project", "month,account")),
+                                    (COST, {"basis": "billed"}, ("", "day", "account", "month,line_item")),
+                                    (COST, {"basis": "estimated"}, ("", "month,model", "day,account"))):
+            for group in groups:
+                yield path, {**fixed, "from_": start, "to": end, "tz": zone, "group_by": group}
+    for group in ("account", "day", "hour"):
+        yield USAGE, {"from_": back(60), "account": ["org-2", "org-1"], "group_by": group, "tz": "America/Denver"}
+        yield USAGE, {"from_": back(60), "project": "", "model": "model-0", "group_by": group}
+
+
+@test("sums made ahead and rows give the same figures, to the last digit")
+def _():
+    with stack(season) as s:
+        asked = random.Random(7).sample([(path, {k: v for k, v in q.items() if v is not None}) for path, q in questions()], 120)
+        equal(s.value("SELECT valid FROM usage_summed"), False, "rows that no writer wrote are not trusted to be summed up")
+        rows = [s.client.get(path, **query).rows() for path, query in asked]
+        check(sum(len(r) for r in rows) > 1000, "there is something to compare")
+
+        def same(when):
+            time.sleep(2.2)  # answers are kept for two seconds
+            for (path, query), want in zip(asked, rows, strict=True):
+                equal(s.client.get(path, **query).rows(), want, f"{when}: {path} {query}")
+
+        sum_up(s)
+        s.check_sums()
+        months = s.value("SELECT count(DISTINCT month)::int FROM usage_months")
+        check(months >= 3, f"{months} months are summed up")
+        same("all of it summed up")
+        # As a writer does it; nobody has summed up the day since.
+        s.sql("BEGIN; SET LOCAL uf.sums = 'kept'; UPDATE usage_metrics SET input_tokens = input_tokens + 1 WHERE account_id = 1 AND bucket_start "
+              "BETWEEN now() - interval '50 days' AND now() - interval '48 days'; INSERT INTO usage_unsummed_days SELECT DISTINCT account_id, "
+              "(bucket_start AT TIME ZONE 'UTC')::date FROM usage_metrics WHERE account_id = 1 AND bucket_start BETWEEN now() - interval '50 days' "
+              "AND now() - interval '48 days'; COMMIT")
+        time.sleep(2.2)
+        changed = [s.client.get(path, **query).rows() for path, query in asked]
+        check(changed != rows, "the change shows at once")
+        s.sql("SELECT usage_sum_again()")
+        rows = changed
+        same("from rows alone")
+        s.sql("UPDATE usage_summed SET valid = true, named_until = 0")
+        same("some days from rows")
+        sum_up(s)
+        s.check_sums()
+        same("summed up again")
+
+
+@test("a change by hand is noticed, and counts at once")
+def _():
+    with stack(season) as s:
+        sum_up(s)
+        before = s.client.get(COST, group_by="").rows()
+        s.sql("UPDATE usage_metrics SET cost_amount = cost_amount + 1 WHERE feed = 'costs' AND account_id = 2 AND bucket_start = "
+              "date_trunc('day', now(), 'UTC') - interval '20 days'")
+        time.sleep(2.2)
+        after = s.client.get(COST, group_by="").rows()
+        equal([Decimal(a["cost_amount"]) - Decimal(b["cost_amount"]) for a, b in zip(after, before, strict=True)], [1, 0], "EUR, USD")
+        equal(s.value("SELECT valid FROM usage_summed"), False, "the sums are not trusted")
+        sum_up(s)
+        s.check_sums()
+
+
+@test("sums that pass a bigint are no sums: their rows are read")
+def _():
+    with stack(season) as s:
+        s.sql("UPDATE usage_metrics SET input_tokens = 9223372036854775807 WHERE account_id = 1 AND model = 'model-0' AND bucket_start BETWEEN "
+              "now() - interval '4 days' AND now() - interval '3 days'")
+        want = s.client.get(USAGE, group_by="account").rows()
+        check(max(r["input_tokens"] or 0 for r in want) > 7 * 9223372036854775807, want)
+        while s.value("SELECT usage_sum_up(100, '0s')") > 0:
+            pass
+        equal(s.value("SELECT bool_and(since = 'infinity') AND count(*) BETWEEN 1 AND 2 FROM usage_unsummed_days"), True, "it stays unsummed")
+        time.sleep(2.2)
+        equal(s.client.get(USAGE, group_by="account").rows(), want, "the same figures")
+        s.check_sums()
