@@ -273,7 +273,7 @@ static void check_scheduler(struct cli *cli)
         line(cli, false, "scheduler: it is paused: usagectl resume");
     fetchers = json_member(answer, "fetchers");
     if (fetchers && fetchers->n > 0)
-        line(cli, true, "fetchers: %zu connected", fetchers->n);
+        line(cli, true, "fetchers: %zu connected", (size_t)fetchers->n);
     else
         line(cli, false,
              "fetchers: none is connected: start uf-fetcher, with the scheduler's "

@@ -145,12 +145,16 @@ static void *take(struct arena *a, size_t bytes, size_t asked)
     return at;
 }
 
-void *arena_alloc(struct arena *a, size_t count, size_t size)
+void *arena_room(struct arena *a, size_t count, size_t size)
 {
     size_t asked = bytes_of(count, size);
-    void *at = take(a, rounded(asked ? asked : 1), asked);
 
-    return memset(at, 0, asked);
+    return take(a, rounded(asked ? asked : 1), asked);
+}
+
+void *arena_alloc(struct arena *a, size_t count, size_t size)
+{
+    return memset(arena_room(a, count, size), 0, bytes_of(count, size));
 }
 
 char *arena_copy(struct arena *a, const void *from, size_t len)

@@ -25,6 +25,11 @@ void *arena_alloc(struct arena *a, size_t count, size_t size);
 #define ARENA_NEW(a, type)          ((type *)arena_alloc((a), 1, sizeof(type)))
 #define ARENA_ARRAY(a, count, type) ((type *)arena_alloc((a), (count), sizeof(type)))
 
+/* The same, not zeroed: for a large list of which each element is written whole before it is read.
+ */
+void *arena_room(struct arena *a, size_t count, size_t size);
+#define ARENA_ROOM(a, count, type) ((type *)arena_room((a), (count), sizeof(type)))
+
 /* A NUL-terminated copy. */
 char *arena_copy(struct arena *a, const void *from, size_t len);
 struct text arena_text(struct arena *a, struct text t); /* null stays null */

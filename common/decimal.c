@@ -5,6 +5,8 @@
 
 #define SHOWN(t) (int)((t).len < 40 ? (t).len : 40), (t).at ? (t).at : ""
 
+#define PLAIN_DIGITS_MAX 100 /* far below DECIMAL_DIGITS_MAX: no limit is to be looked at */
+
 /* The pieces of a JSON number, borrowed from its text. */
 struct number {
     bool negative;
@@ -115,6 +117,23 @@ enum status decimal_parse(struct decimal *out, struct arena *a, struct text t, s
     out->scale = scale < 0 ? 0 : (uint32_t)scale;
     trim(out);
     return ST_OK;
+}
+
+bool decimal_is_plain(struct text t)
+{
+    struct text whole, fraction;
+
+    if (!t.at || t.len > PLAIN_DIGITS_MAX)
+        return false;
+    whole = take_digits(&t);
+    if (whole.len == 0 || (whole.len > 1 && whole.at[0] == '0'))
+        return false;
+    if (take_char(&t, '.')) {
+        fraction = take_digits(&t);
+        if (fraction.len == 0)
+            return false;
+    }
+    return t.len == 0;
 }
 
 void decimal_shift(struct decimal *d, uint32_t places)
@@ -249,12 +268,30 @@ void decimal_to_pg(struct buf *b, struct text t)
         append_be16(b, group_at(t, point, w));
 }
 
+/* Nearly all counts: some digits and nothing else. 18 of them always fit. */
+static bool take_short_count(int64_t *out, struct text t)
+{
+    int64_t value = 0;
+
+    if (!t.at || t.len == 0 || t.len > 18 || (t.at[0] == '0' && t.len > 1))
+        return false;
+    for (size_t i = 0; i < t.len; i++) {
+        if (t.at[i] < '0' || t.at[i] > '9')
+            return false;
+        value = value * 10 + (t.at[i] - '0');
+    }
+    *out = value;
+    return true;
+}
+
 enum status int64_parse(int64_t *out, struct text t, struct err *err)
 {
     struct number n;
     size_t len, whole;
     int64_t value = 0;
 
+    if (take_short_count(out, t))
+        return ST_OK;
     TRY(number_split(&n, t, err));
     len = n.whole.len + n.fraction.len;
     if ((int64_t)n.whole.len + n.exponent < 0)

@@ -28,6 +28,11 @@ struct decimal {
 enum status decimal_parse(struct decimal *out, struct arena *a, struct text t,
                           struct err *err) CHECKED;
 
+/* Whether `t` is a number as decimal_format would write it again, digit for digit: then there is no
+ * need for either. Sure of a yes only: negative, very long and odd ones are left to decimal_parse.
+ */
+bool decimal_is_plain(struct text t);
+
 /* Moves the point `places` to the left: cents to dollars is 2. */
 void decimal_shift(struct decimal *d, uint32_t places);
 

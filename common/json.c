@@ -13,7 +13,7 @@
  * table, so that a body made to be slow is not. */
 #define FEW_MEMBERS 24
 
-#define NODES_A_BLOCK 32 /* taken from the arena at once */
+#define NODES_A_BLOCK 64 /* taken from the arena at once */
 
 struct parser {
     struct arena *arena;
@@ -288,7 +288,7 @@ static void drop_doubles_of_many(struct arena *a, struct json *object)
     const struct json **table; /* open addressing, at most half full */
     size_t size = 64;
 
-    while (size < object->n * 2)
+    while (size < (size_t)object->n * 2)
         size *= 2;
     table = ARENA_ARRAY(a, size, const struct json *);
     for (const struct json *m = object->first; m; m = m->next)
@@ -326,9 +326,10 @@ static struct json *node_new(struct parser *p)
     if (is_beyond(p))
         return &p->beyond;
     if (p->spare == p->spare_end) {
-        p->spare = ARENA_ARRAY(p->arena, NODES_A_BLOCK, struct json);
+        p->spare = ARENA_ROOM(p->arena, NODES_A_BLOCK, struct json);
         p->spare_end = p->spare + NODES_A_BLOCK;
     }
+    *p->spare = (struct json){.n = 0};
     return p->spare++;
 }
 
@@ -427,7 +428,10 @@ static bool read_object(struct parser *p, struct json *object)
         *tail = child;
         tail = &child->next;
         listed = listed && likely && text_eq(likely->key, child->key);
-        likely = listed ? likely->next : NULL;
+        if (listed) {
+            child->key = likely->key; /* equal names at one place are compared at a glance */
+            likely = likely->next;
+        }
     }
     if (!is_beyond(p)) {
         drop_doubles(p, object, listed);
@@ -572,85 +576,39 @@ struct text json_string(const struct json *node)
 
 /* ---- writing ---- */
 
-/* Length of the ASCII run at the front, eight bytes at a time: bodies are ASCII nearly always. */
-static size_t ascii_run(const char *at, size_t len)
+/* The character at the front of `t`, which is not plain. Answers how many bytes it takes there. */
+static size_t append_odd(struct buf *b, struct text t)
 {
-    size_t i = 0;
-    uint64_t eight;
+    size_t len = utf8_sequence(t.at, t.len);
+    char c = t.at[0];
 
-    for (; i + sizeof(eight) <= len; i += sizeof(eight)) {
-        memcpy(&eight, at + i, sizeof(eight));
-        if (eight & UINT64_C(0x8080808080808080))
-            break;
-    }
-    while (i < len && (unsigned char)at[i] < 0x80)
-        i++;
-    return i;
-}
-
-/* Length of the valid UTF-8 at the front. */
-static size_t utf8_run(const char *at, size_t len)
-{
-    size_t i = 0, n;
-
-    for (;;) {
-        i += ascii_run(at + i, len - i);
-        n = utf8_sequence(at + i, len - i);
-        if (n == 0)
-            return i;
-        i += n;
-    }
-}
-
-/* Appends `t` with U+FFFD in place of each byte that is not UTF-8. Returns whether any was. */
-static bool append_repaired(struct buf *b, struct text t)
-{
-    bool repaired = false;
-
-    while (t.len > 0) {
-        size_t good = utf8_run(t.at, t.len);
-        buf_append(b, t.at, good);
-        if (good < t.len) {
-            buf_str(b, UTF8_REPLACEMENT);
-            repaired = true;
-            good++;
-        }
-        t.at += good;
-        t.len -= good;
-    }
-    return repaired;
-}
-
-/* Length of the front of `t` that needs no escape. */
-static size_t plain_run(struct text t)
-{
-    size_t i = 0;
-
-    while (i < t.len && (unsigned char)t.at[i] >= 0x20 && t.at[i] != '"' && t.at[i] != '\\')
-        i++;
-    return i;
+    if (len == 0)
+        buf_str(b, UTF8_REPLACEMENT);
+    else if (len > 1)
+        buf_append(b, t.at, len);
+    else if (c == '"' || c == '\\')
+        buf_printf(b, "\\%c", c);
+    else if (c == '\n')
+        buf_str(b, "\\n");
+    else if (c == '\t')
+        buf_str(b, "\\t");
+    else
+        buf_printf(b, "\\u%04x", (unsigned)c);
+    return len > 0 ? len : 1;
 }
 
 static void append_quoted(struct buf *b, struct text t)
 {
+    const char *at = t.at, *end = t.at + t.len;
+
+    buf_reserve(b, t.len + 2);
     buf_str(b, "\"");
-    while (t.len > 0) {
-        size_t n = plain_run(t);
-        append_repaired(b, (struct text){t.at, n});
-        if (n < t.len) {
-            char c = t.at[n];
-            if (c == '"' || c == '\\')
-                buf_printf(b, "\\%c", c);
-            else if (c == '\n')
-                buf_str(b, "\\n");
-            else if (c == '\t')
-                buf_str(b, "\\t");
-            else
-                buf_printf(b, "\\u%04x", (unsigned)c);
-            n++;
-        }
-        t.at += n;
-        t.len -= n;
+    while (at < end) {
+        const char *stop = json_scan(at, end);
+        buf_append(b, at, (size_t)(stop - at));
+        at = stop;
+        if (at < end)
+            at += append_odd(b, (struct text){at, (size_t)(end - at)});
     }
     buf_str(b, "\"");
 }

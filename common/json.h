@@ -30,12 +30,12 @@ enum json_type {
 };
 
 struct json {
-    enum json_type type;
     struct text key;    /* of an object's member; null elsewhere */
     struct text text;   /* a string's characters, a number's digits as received */
     struct json *first; /* children of an array or object, in order */
     struct json *next;  /* the sibling after this one */
-    size_t n;           /* number of children */
+    uint32_t n;         /* number of children */
+    enum json_type type;
 };
 
 struct json_doc {

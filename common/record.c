@@ -1,8 +1,6 @@
 #include "common/record.h"
 
 #include <endian.h>
-#include <inttypes.h>
-#include <stdio.h>
 #define XXH_STATIC_LINKING_ONLY /* the state on our stack */
 #include <xxhash.h>
 
@@ -20,17 +18,47 @@ void record_clear(struct record *r)
         r->counts[i] = COUNT_NULL;
 }
 
+/* What is hashed is gathered first: one call for all of it is several times as fast as one for each
+ * part. The streaming form, with the same result, is for what does not fit. */
 struct hash {
-    XXH3_state_t state;
+    XXH_errorcode (*reset)(XXH3_state_t *state);
     XXH_errorcode (*update)(XXH3_state_t *state, const void *at, size_t len);
+    size_t n;     /* bytes gathered */
+    bool spilled; /* and others before them that are in `state` already */
+    char gathered[1024];
+    XXH3_state_t state;
 };
 
-static void hash_bytes(struct hash *h, const void *at, size_t len)
+static void hash_begin(struct hash *h, XXH_errorcode (*reset)(XXH3_state_t *state),
+                       XXH_errorcode (*update)(XXH3_state_t *state, const void *at, size_t len))
 {
-    h->update(&h->state, at, len); /* fails only on a NULL state */
+    h->reset = reset;
+    h->update = update;
+    h->n = 0;
+    h->spilled = false;
 }
 
-static void hash_text(struct hash *h, struct text t)
+static void hash_spill(struct hash *h, const void *at, size_t len)
+{
+    if (!h->spilled)
+        h->reset(&h->state);
+    h->spilled = true;
+    h->update(&h->state, h->gathered, h->n); /* fails only on a NULL state */
+    h->update(&h->state, at, len);
+    h->n = 0;
+}
+
+static inline void hash_bytes(struct hash *h, const void *at, size_t len)
+{
+    if (len > sizeof(h->gathered) - h->n) {
+        hash_spill(h, at, len);
+        return;
+    }
+    memcpy(h->gathered + h->n, at, len);
+    h->n += len;
+}
+
+static inline void hash_text(struct hash *h, struct text t)
 {
     uint32_t len = htole32(t.len ? (uint32_t)t.len : UINT32_MAX); /* "" is null */
 
@@ -51,6 +79,19 @@ static struct text without_zeros(struct text t)
     return t;
 }
 
+#define DIGITS_MAX 10 /* of a uint32_t */
+
+static struct text digits_of(char out[DIGITS_MAX], uint32_t v)
+{
+    size_t at = DIGITS_MAX;
+
+    do {
+        out[--at] = (char)('0' + v % 10);
+        v /= 10;
+    } while (v > 0);
+    return (struct text){out + at, DIGITS_MAX - at};
+}
+
 static struct text batch_text(int8_t batch)
 {
     if (batch == TRI_NULL)
@@ -60,28 +101,30 @@ static struct text batch_text(int8_t batch)
 
 static void digest_key(struct record *r, struct text feed)
 {
-    struct hash h = {.update = XXH3_128bits_update};
+    struct hash h;
     XXH128_canonical_t key;
-    char seconds[16];
+    char seconds[DIGITS_MAX];
 
-    XXH3_128bits_reset(&h.state);
+    hash_begin(&h, XXH3_128bits_reset, XXH3_128bits_update);
     hash_text(&h, feed);
-    (void)snprintf(seconds, sizeof(seconds), "%" PRIu32, r->bucket_seconds);
-    hash_text(&h, text_of(seconds));
+    hash_text(&h, digits_of(seconds, r->bucket_seconds));
     for (size_t i = 0; i < sizeof(before_batch) / sizeof(before_batch[0]); i++)
         hash_text(&h, r->texts[before_batch[i]]);
     hash_text(&h, batch_text(r->batch));
     for (size_t i = 0; i < sizeof(after_batch) / sizeof(after_batch[0]); i++)
         hash_text(&h, r->texts[after_batch[i]]);
-    XXH128_canonicalFromHash(&key, XXH3_128bits_digest(&h.state));
+    if (h.spilled)
+        hash_spill(&h, NULL, 0);
+    XXH128_canonicalFromHash(&key, h.spilled ? XXH3_128bits_digest(&h.state)
+                                             : XXH3_128bits(h.gathered, h.n));
     memcpy(r->row_key, key.digest, sizeof(r->row_key));
 }
 
 static void digest_measures(struct record *r)
 {
-    struct hash h = {.update = XXH3_64bits_update};
+    struct hash h;
 
-    XXH3_64bits_reset(&h.state);
+    hash_begin(&h, XXH3_64bits_reset, XXH3_64bits_update);
     for (size_t i = 0; i < N_RECORD_COUNTS; i++) {
         uint64_t count = htole64((uint64_t)r->counts[i]);
         hash_bytes(&h, &count, sizeof(count));
@@ -91,7 +134,10 @@ static void digest_measures(struct record *r)
         bool amount = measures[i] == TEXT_QUANTITY || measures[i] == TEXT_COST_AMOUNT;
         hash_text(&h, amount ? without_zeros(t) : t);
     }
-    r->row_hash = (int64_t)XXH3_64bits_digest(&h.state);
+    if (h.spilled)
+        hash_spill(&h, NULL, 0);
+    r->row_hash =
+        (int64_t)(h.spilled ? XXH3_64bits_digest(&h.state) : XXH3_64bits(h.gathered, h.n));
 }
 
 void record_digest(struct record *r, struct text feed)

@@ -25,7 +25,7 @@ static inline bool text_eq(struct text a, struct text b)
 {
     if (!a.at || !b.at)
         return a.at == b.at;
-    return a.len == b.len && memcmp(a.at, b.at, a.len) == 0;
+    return a.len == b.len && (a.at == b.at || memcmp(a.at, b.at, a.len) == 0);
 }
 
 static inline bool text_is(struct text a, const char *s)

@@ -79,6 +79,54 @@ static void parses(void **state)
     arena_free(&a);
 }
 
+/* What passes as plain is what comes out of parsing and formatting it, too. */
+static const struct {
+    const char *name, *text;
+    bool want;
+} plain_cases[] = {
+    {"whole", "12", true},
+    {"zero", "0", true},
+    {"zeros behind the point stay", "0.060", true},
+    {"zeros alone", "0.000", true},
+    {"a hundred digits",
+     "123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123"
+     "4567890",
+     true},
+    {"more are left to the parser",
+     "123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123"
+     "45678901",
+     false},
+    {"negative: it may be zero", "-0.0", false},
+    {"an exponent", "1e2", false},
+    {"a leading zero", "00", false},
+    {"no digit after the point", "1.", false},
+    {"no digit before it", ".5", false},
+    {"a second point", "1.2.3", false},
+    {"a blank", "1 ", false},
+    {"empty", "", false},
+};
+
+static void plain_numbers_are_known(void **state)
+{
+    struct arena *a = arena_new();
+    bool good = !decimal_is_plain(TEXT_NULL);
+
+    (void)state;
+    for (size_t i = 0; i < ROWS(plain_cases); i++) {
+        struct text t = text_of(plain_cases[i].text);
+        struct decimal d = {0};
+        struct err err;
+
+        good &= same_int(plain_cases[i].name, decimal_is_plain(t), plain_cases[i].want);
+        if (plain_cases[i].want && decimal_parse(&d, a, t, &err) != ST_OK)
+            good &= same_str(plain_cases[i].name, err.text, "");
+        else if (plain_cases[i].want)
+            good &= same_str(plain_cases[i].name, decimal_format(&d, a).at, t.at);
+    }
+    assert_true(good);
+    arena_free(&a);
+}
+
 static void a_null_text_is_refused(void **state)
 {
     struct arena *a = arena_new();
@@ -256,6 +304,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(parses),
+        cmocka_unit_test(plain_numbers_are_known),
         cmocka_unit_test(a_null_text_is_refused),
         cmocka_unit_test(shifts),
         cmocka_unit_test(adds),

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 #include <cmocka.h>
 
@@ -123,6 +124,91 @@ static void test_digests(void **state)
             assert_true(page_digest_eq(&got.digest, &read));
         arena_reset(a);
     }
+    arena_free(&a);
+}
+
+/* ---- pages whose records are known, byte for byte ---- */
+
+/* Pages of the provider simulator, and one of all that is odd. The digest is of all records with
+ * their keys and hashes, and of what was set aside: whatever is made faster or moved, they stay as
+ * they are. If one changes on purpose, so does what is stored of every row. */
+static const struct {
+    const char *file, *provider, *feed;
+    uint32_t bucket_s;
+    const char *want;
+} golden_cases[] = {
+    {"completions", "openai", "completions", 3600, "fabdd89c29da0f52aff36509780eb8a1"},
+    {"embeddings", "openai", "embeddings", 3600, "b9acb0c8e12f5bba4484c2aae16ec2df"},
+    {"images", "openai", "images", 3600, "aed4b1d66e4091e1568e28a44b159673"},
+    {"file_search_calls", "openai", "file_search_calls", 3600, "ee89b13bbf617f043fe157077e92f66f"},
+    {"web_search_calls", "openai", "web_search_calls", 3600, "f6a7a429a1dc8575110984b6388e66fe"},
+    {"vector_stores", "openai", "vector_stores", 3600, "99aa06d3014798d86001c324468d497f"},
+    {"costs", "openai", "costs", 86400, "7d7640cfae09895c0afacc0e923a4e74"},
+    {"messages", "anthropic", "messages", 3600, "12aabf88d5704da453e35e44d9b18c42"},
+    {"cost_report", "anthropic", "cost_report", 86400, "c6523bdc026fed6d2db26ce20c43cd37"},
+    {"claude_code", "anthropic", "claude_code", 86400, "adb935c89fdf0c38dd493f73b726dacd"},
+    {"odd", "openai", "completions", 3600, "5485fedc17b39050721096f73f490dc5"},
+};
+
+static struct text golden_page(struct arena *a, const char *name)
+{
+    FILE *in = fopen(arena_printf(a, "tests/golden/%s.json", name), "rb");
+    struct buf b = {.arena = a};
+    char chunk[4096];
+    size_t n;
+
+    assert_non_null(in); /* run from the top of the repository */
+    while ((n = fread(chunk, 1, sizeof(chunk), in)) > 0)
+        buf_append(&b, chunk, n);
+    assert_int_equal(fclose(in), 0);
+    return (struct text){b.at, b.len};
+}
+
+static const char *digest_of(struct arena *a, const struct record_page *page)
+{
+    struct buf all = {.arena = a}, hex = {.arena = a};
+    XXH128_canonical_t digest;
+
+    buf_str(&all, record_page_print(a, page));
+    for (size_t i = 0; i < page->n_records; i++) {
+        buf_append(&all, page->records[i].row_key, sizeof(page->records[i].row_key));
+        buf_append(&all, &page->records[i].row_hash, sizeof(page->records[i].row_hash));
+    }
+    for (size_t i = 0; i < page->n_bad_rows; i++)
+        buf_text(&all, page->bad_rows[i].body);
+    XXH128_canonicalFromHash(&digest, XXH3_128bits(all.at, all.len));
+    for (size_t i = 0; i < sizeof(digest.digest); i++)
+        buf_printf(&hex, "%02x", digest.digest[i]);
+    return hex.at;
+}
+
+static void test_golden(void **state)
+{
+    static const struct secret no_key;
+    const struct people people = {&no_key, true};
+    struct arena *a = arena_new();
+    bool good = true;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(golden_cases) / sizeof(golden_cases[0]); i++) {
+        struct origin origin = {.provider = text_of(golden_cases[i].provider)};
+        struct page page = {.asked = {.feed = text_of(golden_cases[i].feed),
+                                      .from_us = INT64_C(1794700800) * US_PER_S,
+                                      .bucket_s = golden_cases[i].bucket_s},
+                            .body = golden_page(a, golden_cases[i].file)};
+        struct record_page got;
+        const char *digest;
+
+        normalize_page(&got, a, &origin, &page, &people);
+        digest = digest_of(a, &got);
+        if (strcmp(digest, golden_cases[i].want) != 0) {
+            print_error("%s: got %s, want %s\n%s", golden_cases[i].file, digest,
+                        golden_cases[i].want, record_page_print(a, &got));
+            good = false;
+        }
+        arena_reset(a);
+    }
+    assert_true(good);
     arena_free(&a);
 }
 
@@ -244,7 +330,8 @@ static void rig_send_pages(struct rig *rig, const struct page *pages, size_t n)
     rig_send(rig, frames, 1 + n);
 }
 
-/* Records as they come out, the normalizer turning in between; ends the test after ten seconds. */
+/* Records as they come out, the normalizer turning in between; ends the test after ten seconds.
+ */
 static const struct records *rig_receive(struct rig *rig, bool turn)
 {
     int64_t until_us = clock_mono_us() + 10 * US_PER_S;
@@ -357,6 +444,7 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pages),
         cmocka_unit_test(test_digests),
+        cmocka_unit_test(test_golden),
         cmocka_unit_test(test_fit),
         cmocka_unit_test(test_pages_become_records),
         cmocka_unit_test(test_garbage_is_dropped),

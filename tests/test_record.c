@@ -3,6 +3,7 @@
 
 #include <xxhash.h>
 
+#include "common/arena.h"
 #include "tests/check.h"
 
 static struct record base(void)
@@ -68,6 +69,53 @@ static void the_canonical_form(void **state)
     XXH128_canonicalFromHash(&want, XXH3_128bits(key_form, sizeof(key_form) - 1));
     assert_memory_equal(r.row_key, want.digest, 16);
     assert_true(r.row_hash == (int64_t)XXH3_64bits(hash_form, sizeof(hash_form) - 1));
+}
+
+static void append_part(struct buf *form, struct text t)
+{
+    const unsigned char len[4] = {(unsigned char)t.len, (unsigned char)(t.len >> 8),
+                                  (unsigned char)(t.len >> 16), (unsigned char)(t.len >> 24)};
+
+    buf_append(form, t.at ? (const char *)len : "\xff\xff\xff\xff", 4);
+    buf_text(form, t);
+}
+
+/* Longer than what is gathered before it is hashed: nothing of the form changes at any length. */
+static void the_canonical_form_of_long_texts(void **state)
+{
+    static char letters[5000];
+    struct arena *a = arena_new();
+
+    (void)state;
+    memset(letters, 'x', sizeof(letters));
+    for (size_t len = 900; len < sizeof(letters); len += len < 1100 ? 1 : 977) {
+        struct buf key = {.arena = a}, hash = {.arena = a};
+        struct record r = base();
+        XXH128_canonical_t want;
+
+        r.texts[TEXT_MODEL] = r.texts[TEXT_EXTRA] = (struct text){letters, len};
+        record_digest(&r, TEXT_LIT("completions"));
+        append_part(&key, TEXT_LIT("completions"));
+        append_part(&key, TEXT_LIT("3600"));
+        for (size_t i = TEXT_PROJECT_ID; i <= TEXT_SERVICE_TIER; i++)
+            append_part(&key, r.texts[i]);
+        append_part(&key, TEXT_LIT("false"));
+        append_part(&key, TEXT_NULL);
+        append_part(&key, TEXT_NULL);
+        XXH128_canonicalFromHash(&want, XXH3_128bits(key.at, key.len));
+        assert_memory_equal(r.row_key, want.digest, 16);
+        for (size_t i = 0; i < N_RECORD_COUNTS; i++)
+            buf_append(&hash, i == COUNT_INPUT_TOKENS ? "\x64\0\0\0\0\0\0\0" : "\0\0\0\0\0\0\0\x80",
+                       8);
+        append_part(&hash, TEXT_LIT("1.5"));
+        append_part(&hash, TEXT_NULL);
+        append_part(&hash, TEXT_NULL);
+        append_part(&hash, TEXT_NULL);
+        append_part(&hash, r.texts[TEXT_EXTRA]);
+        assert_true(r.row_hash == (int64_t)XXH3_64bits(hash.at, hash.len));
+        arena_reset(a);
+    }
+    arena_free(&a);
 }
 
 /* What changes the key (the row) and what the hash (its measures). */
@@ -208,6 +256,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_cleared_record_holds_nothing),
         cmocka_unit_test(the_canonical_form),
+        cmocka_unit_test(the_canonical_form_of_long_texts),
         cmocka_unit_test(what_makes_a_row_and_what_a_change),
         cmocka_unit_test(amounts_are_values),
     };

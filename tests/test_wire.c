@@ -759,6 +759,85 @@ static void records_come_back(void **state)
     arena_free(&a);
 }
 
+static int append_bytes(void *buf, const char *bytes, size_t len)
+{
+    buf_append(buf, bytes, len);
+    return 0;
+}
+
+/* What msgpack's own packer makes of a record, byte for byte. */
+static void packed_by_msgpack(struct buf *out, const struct record *r)
+{
+    msgpack_packer pk;
+
+    msgpack_packer_init(&pk, out, append_bytes);
+    msgpack_pack_array(&pk, 5 + N_RECORD_COUNTS + N_RECORD_TEXTS);
+    msgpack_pack_int64(&pk, r->bucket_start_us);
+    msgpack_pack_uint32(&pk, r->bucket_seconds);
+    msgpack_pack_bin(&pk, sizeof(r->row_key));
+    msgpack_pack_bin_body(&pk, r->row_key, sizeof(r->row_key));
+    msgpack_pack_int64(&pk, r->row_hash);
+    msgpack_pack_int8(&pk, r->batch);
+    for (size_t i = 0; i < N_RECORD_COUNTS; i++) {
+        if (r->counts[i] == COUNT_NULL)
+            msgpack_pack_nil(&pk);
+        else
+            msgpack_pack_int64(&pk, r->counts[i]);
+    }
+    for (size_t i = 0; i < N_RECORD_TEXTS; i++) {
+        if (r->texts[i].at) {
+            msgpack_pack_str(&pk, r->texts[i].len);
+            msgpack_pack_str_body(&pk, r->texts[i].at, r->texts[i].len);
+        } else {
+            msgpack_pack_nil(&pk);
+        }
+    }
+}
+
+static void check_record_bytes(struct arena *a, const struct record *record)
+{
+    struct record_page page = {.asked = asked, .records = record, .n_records = 1};
+    struct buf got = {.arena = a}, want = {.arena = a};
+
+    records_encode(&got, &(struct records){.origin = ORIGIN, .pages = &page, .n_pages = 1});
+    packed_by_msgpack(&want, record);
+    assert_non_null(memmem(got.at, got.len, want.at, want.len));
+    assert_int_equal(got.at[got.len], '\0');
+    arena_reset(a);
+}
+
+/* Around each length at which msgpack takes another form. */
+static void records_are_written_as_msgpack_would(void **state)
+{
+    static const int64_t edges[] = {
+        0,     32,    127,       128,        255,       256,          32767, 32768,
+        65535, 65536, INT32_MAX, UINT32_MAX, INT64_MAX, -1,           -32,   -33,
+        -128,  -129,  -32768,    -32769,     INT32_MIN, INT64_MIN + 1};
+    static const size_t lengths[] = {0, 1, 31, 32, 255, 256, 65535, 65536};
+    static char letters[65536];
+    struct arena *a = arena_new();
+    struct record r;
+
+    (void)state;
+    memset(letters, 'x', sizeof(letters));
+    record_clear(&r);
+    memset(r.row_key, 0xa5, sizeof(r.row_key));
+    for (size_t i = 0; i < ROWS(edges); i++) {
+        for (int64_t near = edges[i] < INT64_MIN + 2 ? 0 : -1; near <= (edges[i] < INT64_MAX);
+             near++) {
+            r.counts[COUNT_INPUT_TOKENS] = r.bucket_start_us = r.row_hash = edges[i] + near;
+            r.bucket_seconds = (uint32_t)edges[i];
+            r.batch = edges[i] % 2 ? TRI_TRUE : TRI_NULL;
+            check_record_bytes(a, &r);
+        }
+    }
+    for (size_t i = 0; i < ROWS(lengths); i++) {
+        r.texts[TEXT_MODEL] = r.texts[TEXT_EXTRA] = (struct text){letters, lengths[i]};
+        check_record_bytes(a, &r);
+    }
+    arena_free(&a);
+}
+
 /* ---- ids and endings ---- */
 
 static const struct {
@@ -846,6 +925,7 @@ int main(void)
         cmocka_unit_test(job_ready_done_come_back),
         cmocka_unit_test(pages_and_acks_come_back),
         cmocka_unit_test(records_come_back),
+        cmocka_unit_test(records_are_written_as_msgpack_would),
         cmocka_unit_test(every_element_is_checked),
         cmocka_unit_test(every_array_has_its_length),
         cmocka_unit_test(ranges),

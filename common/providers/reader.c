@@ -1,6 +1,7 @@
 #include "common/providers/reader.h"
 
 #include <assert.h>
+#include <endian.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +20,19 @@ struct bucket {
     size_t n;
 };
 
-#define FIELDS_MAX 64 /* of one feed: one bit each in `seen` */
+#define FIELDS_MAX     64 /* of one feed: one bit each in `seen` */
+#define IDENTITIES_MAX 8
+#define PARTS_MAX      (sizeof(((struct identity *)0)->parts) / sizeof(const char *))
+
+/* What a feed's table says, in the form that is asked for with each row. Fields by their index. */
+struct table {
+    struct text paths[FIELDS_MAX];
+    size_t same[FIELDS_MAX];              /* rows from this one on that have its path */
+    uint64_t required, required_of_parts; /* of results, and of their breakdown's elements */
+    struct {
+        size_t whole, parts[PARTS_MAX], n_parts;
+    } identities[IDENTITIES_MAX];
+};
 
 /* One page being read. */
 struct reading {
@@ -35,7 +48,7 @@ struct reading {
     size_t answer; /* the one that is read */
     struct bucket *buckets;
     size_t n_buckets;
-    size_t path_len[FIELDS_MAX]; /* of the feed's fields */
+    struct table table;
 };
 
 static enum status page_fault(struct reading *r, const char *path, const char *why)
@@ -262,21 +275,30 @@ enum status reader_peek(struct peek *out, struct arena *a, const struct question
 
 /* ---- one result ---- */
 
-/* A member without a column: of dims (its value as JSON) or of extra (its number). */
+/* A member without a column: of dims (its value as JSON) or of extra (its number, plain). */
 struct member {
     struct text name;
     struct text json;
-    struct decimal number;
+};
+
+/* How a list of members is printed. The rows of a page nearly always have the same members in the
+ * same order, so what depends on the names alone is kept from the row before. */
+struct layout {
+    size_t n;
+    struct text *names;  /* in the order they came */
+    size_t *order;       /* for each in the order of printing: which of those it is */
+    struct text *before; /* and what is printed in front of its value: {"name": */
+    size_t size;         /* of all that */
 };
 
 struct row {
     struct record record;
     const struct json *node;
     const struct bucket *bucket;
-    size_t result;        /* in the bucket, for paths */
-    struct member *extra; /* sorted by name */
-    size_t n_extra;
+    size_t result; /* in the bucket, for paths */
 };
+
+#define PATHS_KEPT 64 /* of a row: those beyond are looked up each time */
 
 /* One result on its way to a row. */
 struct build {
@@ -284,9 +306,18 @@ struct build {
     struct row *row;
     struct member dims[READER_MEMBERS_MAX], extra[READER_MEMBERS_MAX];
     size_t n_dims, n_extra;
+    struct layout dims_layout, extra_layout;
     const char *breakdown; /* the member that becomes rows of its own; NULL within those */
-    size_t next_field;     /* of the table, when the members come in the table's order */
-    uint64_t seen;         /* a bit for each field of the feed's table that had a value */
+    /* The paths of the row before and what they are in the table, in the order they came: the next
+     * row's are nearly always the same. */
+    struct known_path {
+        struct text path;
+        size_t field; /* n_fields: none */
+    } paths[PATHS_KEPT];
+    size_t n_paths; /* come in this row */
+    uint64_t seen;  /* a bit for each field of the feed's table that had a value */
+    const struct json
+        *values[FIELDS_MAX]; /* of those fields; of several of one path, the first's */
     size_t people_dropped;
     struct err err; /* why it is set aside */
     struct err why; /* the part of it that a number's parser tells */
@@ -313,21 +344,84 @@ static bool is_personal(struct text key)
     return false;
 }
 
-/* Providers keep an order: the search begins behind the field that was found last. */
-static const struct field *field_of(struct build *b, struct text path)
+/* The first field that has this path; n_fields: none. */
+static size_t field_search(const struct reading *r, struct text path)
 {
-    const struct feed *feed = b->r->feed;
-    size_t i = b->next_field;
+    size_t i = 0;
 
-    for (size_t tried = 0; tried < feed->n_fields; tried++, i++) {
-        if (i >= feed->n_fields)
-            i = 0;
-        if (path.len == b->r->path_len[i] && memcmp(path.at, feed->fields[i].path, path.len) == 0) {
-            b->next_field = i + 1;
-            return &feed->fields[i];
-        }
+    while (i < r->feed->n_fields && !text_eq(path, r->table.paths[i]))
+        i++;
+    return i;
+}
+
+/* Whether a field belongs to the elements of the feed's breakdown. */
+static bool is_of_breakdown(const struct feed *feed, const struct field *f)
+{
+    size_t len = feed->breakdown ? strlen(feed->breakdown) : 0;
+
+    return len > 0 && strncmp(f->path, feed->breakdown, len) == 0 && f->path[len] == '[';
+}
+
+static size_t identity_field(const struct reading *r, const char *path)
+{
+    size_t i = field_search(r, text_of(path));
+
+    assert(i < r->feed->n_fields); /* an identity is one of fields */
+    return i;
+}
+
+static void table_make(struct reading *r)
+{
+    const struct feed *feed = r->feed;
+    struct table *t = &r->table;
+
+    assert(feed->n_fields <= FIELDS_MAX && feed->n_identities <= IDENTITIES_MAX);
+    for (size_t i = feed->n_fields; i-- > 0;) {
+        const struct field *f = &feed->fields[i];
+        uint64_t bit = f->required ? UINT64_C(1) << i : 0;
+        t->paths[i] = text_of(f->path);
+        t->same[i] = i + 1 < feed->n_fields && text_eq(t->paths[i], t->paths[i + 1])
+                         ? t->same[i + 1] + 1
+                         : 1;
+        if (is_of_breakdown(feed, f))
+            t->required_of_parts |= bit;
+        else
+            t->required |= bit;
     }
-    return NULL;
+    for (size_t i = 0; i < feed->n_identities; i++) {
+        const struct identity *id = &feed->identities[i];
+        t->identities[i].whole = identity_field(r, id->whole);
+        for (size_t k = 0; k < PARTS_MAX && id->parts[k]; k++, t->identities[i].n_parts++)
+            t->identities[i].parts[k] = identity_field(r, id->parts[k]);
+    }
+}
+
+static size_t field_of(struct build *b, struct text path)
+{
+    struct known_path *known;
+
+    if (b->n_paths >= PATHS_KEPT)
+        return field_search(b->r, path);
+    known = &b->paths[b->n_paths++];
+    if (!known->path.at || !text_eq(known->path, path))
+        *known = (struct known_path){path, field_search(b->r, path)};
+    return known->field;
+}
+
+/* "outer.inner": mostly the text that the row before had there. */
+static struct text inner_path(const struct build *b, struct text outer, struct text name)
+{
+    struct text likely = b->n_paths < PATHS_KEPT ? b->paths[b->n_paths].path : TEXT_NULL;
+    struct buf path = {.arena = b->r->arena};
+
+    if (likely.at && likely.len == outer.len + 1 + name.len &&
+        memcmp(likely.at, outer.at, outer.len) == 0 && likely.at[outer.len] == '.' &&
+        memcmp(likely.at + outer.len + 1, name.at, name.len) == 0)
+        return likely;
+    buf_text(&path, outer);
+    buf_str(&path, ".");
+    buf_text(&path, name);
+    return (struct text){path.at, path.len};
 }
 
 /* The number's digits or a text of digits, resolved to plain notation. */
@@ -338,6 +432,10 @@ static enum status take_decimal(struct build *b, struct text path, const struct 
 
     if (m->type != JSON_NUMBER && m->type != JSON_STRING)
         return row_fault(b, path, "not a number");
+    if (places == 0 && decimal_is_plain(m->text)) {
+        *out = m->text;
+        return ST_OK;
+    }
     if (decimal_parse(&d, b->r->arena, m->text, &b->why) != ST_OK)
         return row_fault(b, path, b->why.text);
     decimal_shift(&d, places);
@@ -429,10 +527,7 @@ static enum status add_extra(struct build *b, struct text path, const struct jso
     if (m->type != JSON_NUMBER)
         return row_fault(b, path, "not a number");
     TRY(add_member(b, b->extra, &b->n_extra, name, &extra));
-    if (decimal_parse(&extra->number, b->r->arena, m->text, &b->why) != ST_OK)
-        return row_fault(b, path, b->why.text);
-    decimal_shift(&extra->number, places);
-    return ST_OK;
+    return take_decimal(b, path, m, places, &extra->json);
 }
 
 static enum status take_person(struct build *b, enum record_text target, struct text path,
@@ -504,28 +599,25 @@ static enum status take_known(struct build *b, const struct field *f, struct tex
     return ST_OK;
 }
 
-/* All rows of the table that have this path. */
-static enum status take_fields(struct build *b, const struct field *f, struct text path,
+/* All rows of the table that have this path, the first of which is `field`. */
+static enum status take_fields(struct build *b, size_t field, struct text path,
                                const struct json *m)
 {
-    const struct feed *feed = b->r->feed;
-    const char *same = f->path;
+    size_t end = field + b->r->table.same[field];
 
-    do {
-        TRY(take_known(b, f, path, m));
-        f++;
-    } while (f < feed->fields + feed->n_fields && strcmp(f->path, same) == 0);
-    b->next_field = (size_t)(f - feed->fields);
+    b->values[field] = m;
+    for (; field < end; field++)
+        TRY(take_known(b, &b->r->feed->fields[field], path, m));
     return ST_OK;
 }
 
 /* NOLINTNEXTLINE(misc-no-recursion): as deep as the JSON, which JSON_DEPTH_MAX bounds */
 static enum status take_member(struct build *b, struct text path, const struct json *m)
 {
-    const struct field *f = field_of(b, path);
+    size_t field = field_of(b, path);
 
-    if (f)
-        return take_fields(b, f, path, m);
+    if (field < b->r->feed->n_fields)
+        return take_fields(b, field, path, m);
     if (is_personal(m->key) || (b->breakdown && text_is(path, b->breakdown)))
         return ST_OK;
     if (path.len > READER_NAME_MAX)
@@ -542,13 +634,8 @@ static enum status take_member(struct build *b, struct text path, const struct j
     case JSON_ARRAY:
         return m->n > 0 ? add_dim(b, path, m) : ST_OK;
     case JSON_OBJECT:
-        for (const struct json *in = m->first; in; in = in->next) {
-            struct buf inner = {.arena = b->r->arena};
-            buf_text(&inner, path);
-            buf_str(&inner, ".");
-            buf_text(&inner, in->key);
-            TRY(take_member(b, (struct text){inner.at, inner.len}, in));
-        }
+        for (const struct json *in = m->first; in; in = in->next)
+            TRY(take_member(b, inner_path(b, path, in->key), in));
         return ST_OK;
     }
     return ST_OK;
@@ -561,29 +648,75 @@ static int text_compare(struct text a, struct text b)
     return c != 0 ? c : (a.len > b.len) - (a.len < b.len);
 }
 
+struct named {
+    struct text name;
+    size_t index;
+};
+
 static int by_name(const void *a, const void *b)
 {
-    const struct member *left = a, *right = b;
+    const struct named *left = a, *right = b;
 
     return text_compare(left->name, right->name);
 }
 
+static bool layout_fits(const struct layout *layout, const struct member *list, size_t n)
+{
+    if (layout->n != n)
+        return false;
+    for (size_t i = 0; i < n; i++)
+        if (!text_eq(layout->names[i], list[i].name))
+            return false;
+    return true;
+}
+
+static void layout_make(struct layout *layout, struct arena *a, const struct member *list, size_t n)
+{
+    struct named *sorted = ARENA_ARRAY(a, n, struct named);
+
+    *layout = (struct layout){.n = n,
+                              .names = ARENA_ARRAY(a, n, struct text),
+                              .order = ARENA_ARRAY(a, n, size_t),
+                              .before = ARENA_ARRAY(a, n, struct text)};
+    for (size_t i = 0; i < n; i++) {
+        layout->names[i] = list[i].name;
+        sorted[i] = (struct named){list[i].name, i};
+    }
+    qsort(sorted, n, sizeof(*sorted), by_name);
+    for (size_t i = 0; i < n; i++) {
+        struct buf before = {.arena = a};
+        struct json_writer w = {.out = &before};
+        json_w_object(&w);
+        json_w_key_text(&w, sorted[i].name);
+        if (i > 0)
+            before.at[0] = ',';
+        layout->order[i] = sorted[i].index;
+        layout->before[i] = (struct text){before.at, before.len};
+        layout->size += before.len;
+    }
+}
+
 /* An object of members sorted by name: the same facts give the same bytes, and so the same digest.
  */
-static struct text members_print(struct arena *a, struct member *list, size_t n, bool numbers)
+static struct text members_print(struct arena *a, struct layout *layout, const struct member *list,
+                                 size_t n)
 {
     struct buf out = {.arena = a};
-    struct json_writer w = {.out = &out};
+    size_t size;
 
     if (n == 0)
         return TEXT_NULL;
-    qsort(list, n, sizeof(*list), by_name);
-    json_w_object(&w);
+    if (!layout_fits(layout, list, n))
+        layout_make(layout, a, list, n);
+    size = layout->size + 1;
+    for (size_t i = 0; i < n; i++)
+        size += list[i].json.len;
+    buf_reserve(&out, size);
     for (size_t i = 0; i < n; i++) {
-        json_w_key_text(&w, list[i].name);
-        json_w_raw(&w, numbers ? decimal_format(&list[i].number, a) : list[i].json);
+        buf_text(&out, layout->before[i]);
+        buf_text(&out, list[layout->order[i]].json);
     }
-    json_w_end(&w);
+    buf_str(&out, "}");
     return (struct text){out.at, out.len};
 }
 
@@ -604,34 +737,22 @@ static enum status check_kind(struct build *b)
                                   printable_snippet(b->r->arena, json_string(object), 100)));
 }
 
-/* Whether a field belongs to the elements of the feed's breakdown. */
-static bool is_of_breakdown(const struct feed *feed, const struct field *f)
-{
-    size_t len = feed->breakdown ? strlen(feed->breakdown) : 0;
-
-    return len > 0 && strncmp(f->path, feed->breakdown, len) == 0 && f->path[len] == '[';
-}
-
 /* What all rows get once their members are taken: completeness, dims and extra, digests. */
 static enum status finish_row(struct build *b, bool of_breakdown)
 {
-    const struct feed *feed = b->r->feed;
+    const struct table *t = &b->r->table;
+    uint64_t missing = (of_breakdown ? t->required_of_parts : t->required) & ~b->seen;
     struct row *row = b->row;
 
-    for (size_t i = 0; i < feed->n_fields; i++)
-        if (feed->fields[i].required && !(b->seen >> i & 1) &&
-            is_of_breakdown(feed, &feed->fields[i]) == of_breakdown)
-            return row_fault(b, text_of(feed->fields[i].path), "missing");
-    row->record.texts[TEXT_DIMS] = members_print(b->r->arena, b->dims, b->n_dims, false);
-    row->record.texts[TEXT_EXTRA] = members_print(b->r->arena, b->extra, b->n_extra, true);
+    if (missing)
+        return row_fault(b, t->paths[__builtin_ctzll(missing)], "missing");
+    row->record.texts[TEXT_DIMS] = members_print(b->r->arena, &b->dims_layout, b->dims, b->n_dims);
+    row->record.texts[TEXT_EXTRA] =
+        members_print(b->r->arena, &b->extra_layout, b->extra, b->n_extra);
     for (size_t i = 0; i < N_RECORD_TEXTS; i++)
         if (row->record.texts[i].len > READER_TEXT_MAX)
             return row_fault(b, TEXT_LIT("result"), "a text in it is longer than a row may hold");
-    row->n_extra = b->n_extra;
-    row->extra = ARENA_ARRAY(b->r->arena, b->n_extra, struct member);
-    if (b->n_extra > 0)
-        memcpy(row->extra, b->extra, b->n_extra * sizeof(*b->extra));
-    record_digest(&row->record, text_of(feed->name));
+    record_digest(&row->record, text_of(b->r->feed->name));
     return ST_OK;
 }
 
@@ -676,18 +797,20 @@ static enum status build_part(struct build *b, const struct record *whole, size_
 /* ---- soft checks ---- */
 
 /* Whether a result keeps what the provider says of its totals and their parts. */
-static bool identity_holds(const struct identity *id, const struct json *node)
+static bool identity_holds(const struct build *b, size_t identity)
 {
-    const struct json *whole = json_path(node, id->whole);
+    const struct table *t = &b->r->table;
+    const struct json *whole = b->values[t->identities[identity].whole];
+    bool exact = b->r->feed->identities[identity].exact;
     struct err ignored; /* never read, so not cleared for each row */
     int64_t total = 0, parts = 0;
 
     if (!json_is(whole, JSON_NUMBER) || int64_parse(&total, whole->text, &ignored) != ST_OK)
         return true;
-    for (size_t i = 0; i < sizeof(id->parts) / sizeof(id->parts[0]) && id->parts[i]; i++) {
-        const struct json *part = json_path(node, id->parts[i]);
+    for (size_t i = 0; i < t->identities[identity].n_parts; i++) {
+        const struct json *part = b->values[t->identities[identity].parts[i]];
         int64_t value;
-        if (json_is_null(part) && id->exact)
+        if (json_is_null(part) && exact)
             return true; /* not all reported: nothing to compare */
         if (json_is_null(part))
             continue;
@@ -695,7 +818,7 @@ static bool identity_holds(const struct identity *id, const struct json *node)
             __builtin_add_overflow(parts, value, &parts))
             return true; /* the row's own reading has told */
     }
-    return id->exact ? parts == total : parts <= total;
+    return exact ? parts == total : parts <= total;
 }
 
 /* "$.data[3].results[0]", of a flat feed "$.data[17]". */
@@ -709,15 +832,16 @@ static const char *row_path(const struct reading *r, const struct row *row)
     return arena_printf(r->arena, "%s[%zu].%s[%zu]", data, b->index, r->env->results, row->result);
 }
 
-static void check_identities(const struct reading *r, const struct row *row,
-                             struct page_notes *notes)
+static void check_identities(const struct build *b, struct page_notes *notes)
 {
+    const struct reading *r = b->r;
+
     for (size_t i = 0; i < r->feed->n_identities; i++) {
-        const struct identity *id = &r->feed->identities[i];
-        if (identity_holds(id, row->node))
+        if (identity_holds(b, i))
             continue;
         if (notes->inconsistent_rows++ == 0)
-            notes->inconsistent_path = arena_printf(r->arena, "%s.%s", row_path(r, row), id->whole);
+            notes->inconsistent_path =
+                arena_printf(r->arena, "%s.%s", row_path(r, b->row), r->feed->identities[i].whole);
         return;
     }
 }
@@ -742,28 +866,43 @@ static enum status add_decimals(struct arena *a, struct text *into, struct text 
     return ST_OK;
 }
 
-static enum status add_extras(struct arena *a, struct row *into, const struct row *from,
-                              struct err *err)
+/* The members of an `extra` that members_print wrote. Room for `more` behind them. */
+static enum status extra_read(struct member **out, size_t *n, struct arena *a, struct text extra,
+                              size_t more, struct err *err)
 {
-    struct member *sum = ARENA_ARRAY(a, into->n_extra + from->n_extra, struct member);
-    size_t n = into->n_extra;
+    struct json_doc doc;
+    struct member *list;
 
-    if (n > 0)
-        memcpy(sum, into->extra, n * sizeof(*sum));
-    for (size_t i = 0; i < from->n_extra; i++) {
-        const struct member *add = &from->extra[i];
-        struct member *same = NULL;
-        for (size_t k = 0; k < into->n_extra; k++)
-            if (text_eq(sum[k].name, add->name))
-                same = &sum[k];
-        if (same)
-            TRY(decimal_add(&same->number, a, &same->number, &add->number, err));
-        else
-            sum[n++] = *add;
+    TRY(json_parse(&doc, a, extra, err));
+    *out = list = ARENA_ARRAY(a, doc.root->n + more, struct member);
+    *n = doc.root->n;
+    for (const struct json *m = doc.root->first; m; m = m->next)
+        *list++ = (struct member){m->key, m->text};
+    return ST_OK;
+}
+
+static enum status add_extras(struct arena *a, struct text *into, struct text from, struct err *err)
+{
+    struct layout layout = {.n = 0};
+    struct member *sum, *add;
+    size_t n, n_add;
+
+    if (!into->at)
+        *into = from;
+    else if (from.at) {
+        TRY(extra_read(&add, &n_add, a, from, 0, err));
+        TRY(extra_read(&sum, &n, a, *into, n_add, err));
+        for (size_t i = 0; i < n_add; i++) {
+            size_t k = 0;
+            while (k < n && !text_eq(sum[k].name, add[i].name))
+                k++;
+            if (k < n)
+                TRY(add_decimals(a, &sum[k].json, add[i].json, err));
+            else
+                sum[n++] = add[i];
+        }
+        *into = members_print(a, &layout, sum, n);
     }
-    into->extra = sum;
-    into->n_extra = n;
-    into->record.texts[TEXT_EXTRA] = members_print(a, sum, n, true);
     return ST_OK;
 }
 
@@ -809,7 +948,7 @@ static enum status add_row(const struct reading *r, struct row *into, const stru
     if (add[TEXT_CURRENCY].at)
         rec->texts[TEXT_CURRENCY] = add[TEXT_CURRENCY];
     TRY(add_decimals(r->arena, &rec->texts[TEXT_COST_AMOUNT], add[TEXT_COST_AMOUNT], err));
-    TRY(add_extras(r->arena, &sum, from, err));
+    TRY(add_extras(r->arena, &rec->texts[TEXT_EXTRA], add[TEXT_EXTRA], err));
     TRY(add_quantities(r->arena, rec, &from->record, notes, err));
     record_digest(rec, text_of(r->feed->name));
     *into = sum;
@@ -928,20 +1067,28 @@ static int by_start(const void *a, const void *b)
     return left->index < right->index ? -1 : 1;
 }
 
+/* A row on its way to its place: sorted instead of the row, which is large. */
+struct place {
+    int64_t bucket_start_us;
+    uint64_t key_front; /* the key's first bytes, ordered as they are */
+    struct row *row;
+};
+
 /* By key; rows of one key in the page's order, so that a sum does not depend on the sort. */
 static int by_key(const void *a, const void *b)
 {
-    const struct row *left = a, *right = b;
+    const struct place *left = a, *right = b;
     int key;
 
-    if (left->record.bucket_start_us != right->record.bucket_start_us)
-        return left->record.bucket_start_us < right->record.bucket_start_us ? -1 : 1;
-    key = memcmp(left->record.row_key, right->record.row_key, sizeof(left->record.row_key));
+    if (left->bucket_start_us != right->bucket_start_us)
+        return left->bucket_start_us < right->bucket_start_us ? -1 : 1;
+    if (left->key_front != right->key_front)
+        return left->key_front < right->key_front ? -1 : 1;
+    key = memcmp(left->row->record.row_key, right->row->record.row_key,
+                 sizeof(left->row->record.row_key));
     if (key != 0)
         return key;
-    if (left->bucket != right->bucket) /* parts of one bucket of a flat feed */
-        return left->bucket < right->bucket ? -1 : 1;
-    return left->result < right->result ? -1 : left->result > right->result;
+    return left->row < right->row ? -1 : left->row > right->row;
 }
 
 /* Sorts the buckets, drops all but the last of each start, and lists the spans they cover. Of a
@@ -1029,14 +1176,16 @@ static enum status take_result(struct reading *r, struct rows *rows, struct buil
     enum status built;
     size_t n_dims;
 
-    b->n_dims = b->n_extra = b->next_field = b->people_dropped = 0;
+    b->n_dims = b->n_extra = b->n_paths = b->people_dropped = 0;
     b->seen = 0;
+    for (size_t i = 0; i < r->feed->n_fields; i++)
+        b->values[i] = NULL;
     row_start(rows, b, bucket, node, result);
     built = build_row(b);
     whole = b->row->record;
     n_dims = b->n_dims;
     if (built == ST_OK)
-        check_identities(r, b->row, rows->notes);
+        check_identities(b, rows->notes);
     rows->notes->people_dropped += b->people_dropped;
     TRY(row_end(r, rows, b, built));
     elements = built == ST_OK && r->feed->breakdown ? json_member(node, r->feed->breakdown) : NULL;
@@ -1070,11 +1219,9 @@ static enum status build_rows(struct reading *r, struct rows *rows)
 {
     struct build *b = ARENA_NEW(r->arena, struct build);
 
-    assert(r->feed->n_fields <= FIELDS_MAX);
+    table_make(r);
     b->r = r;
-    for (size_t i = 0; i < r->feed->n_fields; i++)
-        r->path_len[i] = strlen(r->feed->fields[i].path);
-    rows->list = ARENA_ARRAY(r->arena, count_rows(r), struct row);
+    rows->list = ARENA_ROOM(r->arena, count_rows(r), struct row);
     for (size_t i = 0; i < r->n_buckets; i++) {
         const struct bucket *bucket = &r->buckets[i];
         const struct json *node = bucket->first;
@@ -1084,19 +1231,39 @@ static enum status build_rows(struct reading *r, struct rows *rows)
     return ST_OK;
 }
 
-/* Sorted rows -> records without a key twice. */
+static const struct place *sorted(const struct reading *r, const struct rows *rows)
+{
+    struct place *places = ARENA_ROOM(r->arena, rows->n, struct place);
+
+    for (size_t i = 0; i < rows->n; i++) {
+        struct row *row = &rows->list[i];
+        uint64_t front;
+        memcpy(&front, row->record.row_key, sizeof(front));
+        places[i] = (struct place){row->record.bucket_start_us, be64toh(front), row};
+    }
+    if (rows->n > 0)
+        qsort(places, rows->n, sizeof(*places), by_key);
+    return places;
+}
+
+static bool same_key(const struct record *a, const struct record *b)
+{
+    return a->bucket_start_us == b->bucket_start_us &&
+           memcmp(a->row_key, b->row_key, sizeof(a->row_key)) == 0;
+}
+
+/* Rows -> records, sorted and without a key twice. */
 static void merge_rows(struct reading *r, struct rows *rows, struct record_page *out)
 {
-    struct record *records = ARENA_ARRAY(r->arena, rows->n, struct record);
+    const struct place *places = sorted(r, rows);
+    struct record *records = ARENA_ROOM(r->arena, rows->n, struct record);
     size_t n = 0;
     struct row *last = NULL;
 
     for (size_t i = 0; i < rows->n; i++) {
-        struct row *row = &rows->list[i];
-        struct err why = {0};
-        bool same = last && last->record.bucket_start_us == row->record.bucket_start_us &&
-                    memcmp(last->record.row_key, row->record.row_key, 16) == 0;
-        if (!same) {
+        struct row *row = places[i].row;
+        struct err why;
+        if (!last || !same_key(&last->record, &row->record)) {
             last = row;
             records[n++] = row->record;
             continue;
@@ -1105,6 +1272,7 @@ static void merge_rows(struct reading *r, struct rows *rows, struct record_page 
             rows->notes->equal_rows++;
             continue;
         }
+        why = (struct err){0};
         if (add_row(r, last, row, rows->notes, &why) != ST_OK) {
             set_aside(r, rows->bad, row, TEXT_LIT(""), why.text);
             continue;
@@ -1126,8 +1294,6 @@ static enum status read_page(struct reading *r, struct record_page *out, struct 
     notes->repaired = r->doc.repaired;
     settle_buckets(r, out, notes);
     TRY(build_rows(r, &rows));
-    if (rows.n > 0)
-        qsort(rows.list, rows.n, sizeof(*rows.list), by_key);
     merge_rows(r, &rows, out);
     if (bad->total > bad->n) {
         struct dead *last = &bad->list[bad->n - 1];
