@@ -69,7 +69,8 @@ static const struct kind_spec kinds[] = {
     [LINK_ACKS_IN] = {"acks", ZMQ_DEALER, true, false, SMALL_HWM},
     [LINK_CONTROL_IN] = {"control", ZMQ_ROUTER, true, false, SMALL_HWM},
     [LINK_CONTROL_OUT] = {"control", ZMQ_DEALER, false, false, SMALL_HWM},
-    [LINK_PULSE_OUT] = {"pulse", ZMQ_PUB, true, false, PULSE_HWM},
+    /* not PUB, which on closing drops what is on its way: the pulse that tells of leaving */
+    [LINK_PULSE_OUT] = {"pulse", ZMQ_XPUB, true, false, PULSE_HWM},
     [LINK_PULSE_IN] = {"pulse", ZMQ_SUB, false, false, SMALL_HWM},
 };
 
@@ -219,7 +220,7 @@ static void set_int(void *socket, int option, int value)
 static void *socket_new(const struct link *link, struct text routing_id)
 {
     void *socket = zmq_socket(link->zmq, link->spec->socket_type);
-    const bool pulse = link->spec->socket_type == ZMQ_PUB || link->spec->socket_type == ZMQ_SUB;
+    const bool pulse = link->spec->socket_type == ZMQ_XPUB || link->spec->socket_type == ZMQ_SUB;
     const int64_t message_max = pulse ? PULSE_MAX : WIRE_MESSAGE_MAX;
 
     if (!socket)

@@ -116,11 +116,23 @@ static void count_lines(struct stage *stage, enum log_level level, enum log_labe
     stage->told_lines[level] = lines;
 }
 
+/* The socket also tells who begins and ends to listen; unread, that would pile up. */
+static void subscriptions_drop(struct stage *stage)
+{
+    struct err ignored;
+    struct msg m;
+
+    while (link_recv(stage->pulse_link, 0, &m, &ignored) == ST_OK)
+        msg_clear(&m);
+}
+
 static void publish(struct stage *stage, int64_t mono_us, bool leaving)
 {
     struct buf b = {.arena = stage->pulse_arena};
     struct text message;
     struct err ignored; /* a pulse that is lost costs nothing */
+
+    subscriptions_drop(stage);
 
     count_lines(stage, LOG_WARN, LOG_LABEL_WARN);
     count_lines(stage, LOG_ERROR, LOG_LABEL_ERROR);
