@@ -16,10 +16,11 @@
 #define CLAIM_IDLE_US  (2 * US_PER_S) /* other hands may have made an account due */
 #define CLAIM_RETRY_US (1 * US_PER_S) /* Postgres is away */
 #define SETTLE_MAX     512            /* jobs of one settlement */
-#define SETTLE_WAIT_US (20 * US_PER_MS) /* that several share one transaction */
-#define WATCH_US       (1 * US_PER_S) /* silent fetchers and ended leases are looked for this often */
-#define BACKLOG_US     (5 * US_PER_S) /* how many accounts wait is counted this often */
-#define TAKE_MAX       1000 /* messages of one link in one turn: the others have their turn, too */
+#define SETTLE_WAIT_US                                                                             \
+    (100 * US_PER_MS) /* that many share one transaction: it costs about as much as for one */
+#define WATCH_US   (1 * US_PER_S) /* silent fetchers and ended leases are looked for this often */
+#define BACKLOG_US (5 * US_PER_S) /* how many accounts wait is counted this often */
+#define TAKE_MAX   1000 /* messages of one link in one turn: the others have their turn, too */
 
 struct scheduler {
     const struct config *cfg;
