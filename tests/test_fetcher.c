@@ -126,18 +126,18 @@ static const struct provider *find_tiny(struct text name)
 
 struct fetch_case {
     const char *name;
-    const char *feeds;    /* "one two" */
-    int64_t to_h;         /* 0: open */
-    int64_t host_h;       /* this host's clock; 0: far in the future */
-    uint32_t page_cap;    /* 0: 100 */
-    int64_t lease_s;      /* 0: 600 */
+    const char *feeds; /* "one two" */
+    int64_t to_h;      /* 0: open */
+    int64_t host_h;    /* this host's clock; 0: far in the future */
+    uint32_t page_cap; /* 0: 100 */
+    enum { OTHER_NOTHING, OTHER_READING, OTHER_KEY, OTHER_URL, OTHER_WINDOW } other; /* than then */
+    int64_t lease_s;                                                                 /* 0: 600 */
     const char *provider; /* NULL: "tiny" */
     const char *base_url; /* NULL: the provider's */
     const char *answers;  /* a line each: "STATUS [@HOUR] [after=S] [retry=MS] [never] BODY"; "dns",
                              "timeout", "large" instead of a status: none came; "stop"
                              before it: asked to stop while it was on its way */
     const char *before;   /* answers to the job before, whose pages are known then; NULL: none */
-    enum { OTHER_NOTHING, OTHER_READING, OTHER_KEY, OTHER_URL, OTHER_WINDOW } other; /* than then */
     const char *want;
 };
 

@@ -491,9 +491,9 @@ static const struct {
     size_t in_use, idle, hourly; /* feeds; idle: without data, but asked for as often */
     int64_t want_a_day, want_longest_s;
 } cost_cases[] = {
-    {"everything in use: 11 feeds", 10, 0, 1, 10 * 96 + 24, 900},
-    {"one in use: less than 4 a cycle", 1, 9, 1, 96 + 10 * 24, 900},
-    {"a quiet account: less than 3 a cycle", 0, 10, 1, 11 * 24, 3600},
+    {"everything in use: 11 feeds", 10, 0, 1, 984, 900},
+    {"one in use: less than 4 a cycle", 1, 9, 1, 336, 900},
+    {"a quiet account: less than 3 a cycle", 0, 10, 1, 264, 3600},
 };
 
 static void what_a_quiet_account_costs(void **state)

@@ -1,83 +1,10 @@
-"""How often a feed is asked: each cycle while it has data, hourly once it has had none for days, at once on demand.
+"""How often a feed is asked: each cycle while it has data, hourly once it has had none for days, at once on demand."""
 
-Time is the database's, which runs ahead by leaps from one account's slot to the next; the provider's follows.
-"""
-
-import collections
-import os
-import sys
-import time
-
-from faked import clock, set_clock
-from harness import FEEDS, PG_BIN, Process, Stack, check, equal, wait_for
+from harness import FEEDS, check, equal
+from leaping import BUSY, QUIET, in_use, two_accounts
 from runner import shared, stack, test
 
-CYCLE, HOUR, DAY = 900, 3600, 86400
-NOTHING = {"object": "page", "data": [], "has_more": False, "next_page": None}
-BUSY, QUIET = 0, 1  # accounts: with figures in each hour; without any
-
-
-class Leaping(Stack):
-    """A stack whose Postgres can be told what time it is."""
-
-    def __init__(self, **settings):
-        super().__init__(**settings)
-        self.ahead = 0
-        self.postgres.stop()
-        self.clock, env = clock(self, "+0s")
-        self.postgres.process = Process("postgres", [f"{PG_BIN}/postgres", "-D", self.postgres.data],
-                                        {"PATH": "/usr/bin:/bin", **env}, self.postgres.log, "/", user="postgres")
-        self.postgres.wait_ready()
-        self.asked = collections.defaultdict(list)  # (account, feed): when
-        self.told = 0
-
-    def now(self):
-        return self.value("SELECT extract(epoch FROM now())::float8")
-
-    def idle(self):
-        return self.value("SELECT count(*) = 0 FROM accounts WHERE next_due <= now() OR lease_until IS NOT NULL")
-
-    def note(self):
-        """Takes down what was asked since the last time."""
-        requests, now = self.sim.requests(), self.now()
-        for account, _, path, _ in requests[self.told:]:
-            self.asked[account, path.rsplit("/", 1)[-1]].append(now)
-        self.told = len(requests)
-
-    def leap(self):
-        """To the moment after the next account is due, and through its cycle."""
-        now, due = self.sql("SELECT extract(epoch FROM now())::float8, extract(epoch FROM min(next_due))::float8 FROM accounts")[0]
-        self.ahead += max(0, due - now) + 1
-        set_clock(self.clock, f"+{self.ahead:.0f}s")
-        wait_for("the database's clock", lambda: self.now() > due, 10)
-        self.sim.advance(max(0, int(self.now() - self.sim.now())))
-        wait_for("the cycle", self.idle, 30, 0.02)
-        self.note()
-
-    def leap_for(self, seconds):
-        end = self.now() + seconds
-        while self.now() < end:
-            self.leap()
-
-    def gaps(self, account, feed):
-        times = self.asked[account, feed]
-        return [later - sooner for sooner, later in zip(times, times[1:])]
-
-
-def two_accounts():
-    s = Leaping(sim={"accounts": 2})
-    s.sim.fault(do="status", status=200, body=NOTHING, account=QUIET)
-    s.start_all(scheduler={"UF_SCHEDULE": "*/15 * * * *", "UF_LEASE": "60s"})
-    s.add_accounts([BUSY, QUIET], hold=False)
-    wait_for("the first cycle", lambda: s.value("SELECT count(*) = 22 FROM account_feeds") and s.idle(), 30)
-    s.told = len(s.sim.requests())  # begins between two slots
-    return s
-
-
-def in_use(s, account):
-    """Feeds that have brought rows in the last three days."""
-    return {feed for feed, in s.sql("SELECT DISTINCT feed FROM usage_metrics JOIN accounts USING (account_id) WHERE name = %s "
-                                    "AND bucket_start > now() - interval '3 days'", f"sim-{account:06d}")} - {"costs"}
+CYCLE, HOUR = 900, 3600
 
 
 @test("cadence: a feed in use each cycle, one without data for days and costs each hour: 11 requests an hour of a quiet account")
@@ -138,20 +65,3 @@ def _():
         s.run()
         check(s.value("SELECT empty_since IS NULL FROM account_feeds WHERE feed = 'completions'"), "a cycle's rows have not")
         s.stop_all()
-
-
-# ---- python3 tests/e2e/run.py --only "a day" prints what docs/performance.md says ----
-
-@test("cadence: a day of a busy and of a quiet account, counted")
-def _():
-    if not os.environ.get("UF_MEASURE_DAY"):
-        return  # minutes, and nothing that the tests above do not check
-    with stack(make=two_accounts) as s:
-        began = time.monotonic()
-        s.leap_for(CYCLE * 4)
-        s.asked.clear()
-        s.leap_for(DAY)
-        for account in (BUSY, QUIET):
-            n = sum(len(times) for (a, _), times in s.asked.items() if a == account)
-            print(f"account {account}: {n} requests a day, {n / 96:.2f} a cycle; feeds in use {sorted(in_use(s, account))}", flush=True)
-        print(f"({time.monotonic() - began:.0f} s)", file=sys.stderr)

@@ -17,6 +17,13 @@ static struct text from_hex(struct arena *a, struct text hex)
     return (struct text){out, hex.len / 2};
 }
 
+static void same_feed(const struct known_feed *got, const struct known_feed *want)
+{
+    HOLDS(text_eq(got->feed, want->feed));
+    HOLDS(got->n == want->n);
+    HOLDS(memcmp(got->pages, want->pages, want->n * sizeof(want->pages[0])) == 0);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
     struct tracked_job job = {.arena = arena_new()}, again = {.arena = job.arena};
@@ -34,12 +41,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     if (job.n_known > 0) {
         digests_read(&again, from_hex(job.arena, digests_write(job.arena, &job)));
         HOLDS(again.n_known == job.n_known);
-        for (size_t i = 0; i < job.n_known; i++) {
-            HOLDS(text_eq(again.known[i].feed, job.known[i].feed));
-            HOLDS(again.known[i].n == job.known[i].n);
-            HOLDS(memcmp(again.known[i].pages, job.known[i].pages,
-                         job.known[i].n * sizeof(job.known[i].pages[0])) == 0);
-        }
+        for (size_t i = 0; i < job.n_known; i++)
+            same_feed(&again.known[i], &job.known[i]);
     }
     arena_free(&job.arena);
     return 0;
