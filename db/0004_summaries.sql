@@ -5,6 +5,9 @@
 -- them; usage_sum_up takes them off again. Whoever else changes rows makes all of it invalid in that same transaction,
 -- until usage_sum_up has gone over all days. So a reader who takes from usage_metrics what is not summed up is exact
 -- always, and only as fast as the summing up is far.
+--
+-- usage_slots are the same for all accounts together, by the quarter of an hour, so that any zone's days can be made of
+-- them. They hold for the days that are neither in usage_open_days nor, for any account, in usage_unsummed_days.
 
 -- Functions below keep this: names are looked for in our schema, and never first among somebody's temporary tables.
 SELECT set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true);
@@ -53,6 +56,38 @@ CREATE TABLE usage_months (LIKE usage_days);
 ALTER TABLE usage_months RENAME day TO month;
 CREATE INDEX usage_months_month ON usage_months (month, account_id);
 COMMENT ON TABLE usage_months IS 'Sums of usage_days by month. A month of an account that has a day in usage_unsummed_days is not to be read here.';
+
+CREATE TABLE usage_slots (
+    slot                timestamptz NOT NULL,
+    whole_day           boolean NOT NULL,
+    provider            text NOT NULL,
+    feed                text NOT NULL,
+    model               text,
+    service_tier        text,
+    batch               boolean,
+    line_item           text,
+    quantity_unit       text,
+    currency            text,
+    input_tokens        numeric,
+    cached_input_tokens numeric,
+    cache_write_tokens  numeric,
+    input_audio_tokens  numeric,
+    output_audio_tokens numeric,
+    output_tokens       numeric,
+    num_requests        numeric,
+    quantity            numeric,
+    cost_amount         numeric,
+    rows                bigint NOT NULL
+);
+CREATE INDEX usage_slots_slot ON usage_slots (slot);
+COMMENT ON TABLE usage_slots IS 'Sums of usage_metrics over all accounts, by the quarter of an hour in which a bucket begins. Made by usage_slots_sum; never write to it.';
+COMMENT ON COLUMN usage_slots.whole_day IS 'Figures for a day of UTC, which no zone can divide.';
+
+CREATE TABLE usage_open_days (
+    day   date PRIMARY KEY,
+    since timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE usage_open_days IS 'Days of UTC whose usage_slots are older than the sums of some account.';
 
 CREATE TABLE usage_summed (
     only_row       boolean PRIMARY KEY DEFAULT true CHECK (only_row),
@@ -207,6 +242,7 @@ BEGIN
         SELECT account_id, day, provider, feed, project_id, user_id, api_key_id, model, service_tier, batch, line_item,
                quantity_unit, currency, c0, c1, c2, c3, c4, c5, c6, quantity, cost_amount, rows
         FROM sums WHERE (account_id, day) NOT IN (SELECT account_id, day FROM left_alone);
+        INSERT INTO usage_open_days (day) SELECT DISTINCT unnest(days) ON CONFLICT DO NOTHING;
     END IF;
 
     FOR touched IN SELECT date_trunc('month', o.day)::date AS month, array_agg(DISTINCT o.account_id) AS accounts
@@ -222,18 +258,62 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION usage_sum_up IS 'Sums up at most so many of the days that changed so long ago; answers how many there were. Called by the writers, mostly when they have nothing else to do.';
 
+-- A day that has no unsummed account is that of its rows. Nothing can change it meanwhile: an account that is named
+-- after this has begun keeps readers off the day's slots, and opens it again.
+CREATE FUNCTION usage_slots_sum(after interval) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT
+    SET jit = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_seqscan = off AS $$
+DECLARE
+    next date;
+BEGIN
+    IF NOT pg_try_advisory_xact_lock(hashtext('usage_sum_up'), hashtext(current_schema()))
+       OR NOT (SELECT valid FROM usage_summed) THEN
+        RETURN false;
+    END IF;
+    next := (SELECT o.day FROM usage_open_days o
+             WHERE o.since <= now() - after AND NOT EXISTS (SELECT FROM usage_unsummed_days u WHERE u.day = o.day)
+             ORDER BY o.since, o.day LIMIT 1);
+    IF next IS NULL THEN
+        RETURN false;
+    END IF;
+    DELETE FROM usage_slots WHERE slot >= next::timestamp AT TIME ZONE 'UTC' AND slot < (next + 1)::timestamp AT TIME ZONE 'UTC';
+    INSERT INTO usage_slots
+    SELECT date_bin('15 minutes', m.bucket_start, '2000-01-01Z'), m.bucket_seconds >= 86400, m.provider, m.feed, m.model,
+           m.service_tier, m.batch, m.line_item, m.quantity_unit, m.currency, sum(m.input_tokens), sum(m.cached_input_tokens),
+           sum(m.cache_write_tokens), sum(m.input_audio_tokens), sum(m.output_audio_tokens), sum(m.output_tokens),
+           sum(m.num_requests), sum(m.quantity), sum(m.cost_amount), count(*)
+    FROM (SELECT DISTINCT account_id FROM usage_days WHERE day = next AND cost_amount IS NULL
+          UNION SELECT account_id FROM usage_days WHERE day = next AND cost_amount IS NOT NULL) a
+    JOIN usage_metrics m ON m.account_id = a.account_id AND m.bucket_start >= next::timestamp AT TIME ZONE 'UTC'
+         AND m.bucket_start < (next + 1)::timestamp AT TIME ZONE 'UTC'
+    GROUP BY 1, 2, m.provider, m.feed, m.model, m.service_tier, m.batch, m.line_item, m.quantity_unit, m.currency,
+             m.cost_amount IS NULL;
+    DELETE FROM usage_open_days WHERE day = next;
+    RETURN true;
+END $$;
+COMMENT ON FUNCTION usage_slots_sum IS 'Sums up the slots of one day that was opened so long ago; false: there is none. Called by the writers when there are no days of accounts to sum up.';
+
+CREATE FUNCTION usage_sums_forget(account bigint) RETURNS void
+    LANGUAGE sql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+    SELECT pg_advisory_xact_lock(hashtext('usage_sum_up'), hashtext(current_schema()));
+    INSERT INTO usage_open_days (day)
+    SELECT day FROM usage_days WHERE account_id = account UNION SELECT day FROM usage_unsummed_days WHERE account_id = account
+    ON CONFLICT DO NOTHING;
+    DELETE FROM usage_days WHERE account_id = account;
+    DELETE FROM usage_months WHERE account_id = account;
+    DELETE FROM usage_unsummed_days WHERE account_id = account;
+$$;
+COMMENT ON FUNCTION usage_sums_forget IS 'After the rows of an account were deleted. Called by: usagectl account remove --purge.';
+
 INSERT INTO role_rights (part, object, privilege) VALUES
     ('writer', 'usage_unsummed_days', 'INSERT'),
     ('writer', 'usage_sum_up(integer, interval)', 'EXECUTE'),
+    ('writer', 'usage_slots_sum(interval)', 'EXECUTE'),
     ('gateway', 'usage_unsummed_days', 'SELECT'),
     ('gateway', 'usage_days', 'SELECT'),
     ('gateway', 'usage_months', 'SELECT'),
     ('gateway', 'usage_summed', 'SELECT'),
-    ('admin', 'usage_unsummed_days', 'SELECT'),
-    ('admin', 'usage_unsummed_days', 'DELETE'),
-    ('admin', 'usage_days', 'SELECT'),
-    ('admin', 'usage_days', 'DELETE'),
-    ('admin', 'usage_months', 'SELECT'),
-    ('admin', 'usage_months', 'DELETE'),
-    ('admin', 'usage_summed', 'SELECT'),
+    ('gateway', 'usage_slots', 'SELECT'),
+    ('gateway', 'usage_open_days', 'SELECT'),
+    ('admin', 'usage_sums_forget(bigint)', 'EXECUTE'),
     ('admin', 'usage_sum_again()', 'EXECUTE');

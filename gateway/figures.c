@@ -252,7 +252,7 @@ static void estimate_write(const struct figures *f, struct sql *s, const struct 
 /* An estimate is by days of UTC: the span's local days stand for the days of that date. */
 static struct span_sql span_of_days(struct arena *a, const struct span_sql *span)
 {
-    struct span_sql days = {.zone = "'UTC'::text"};
+    struct span_sql days = {.zone = "'UTC'::text", .by_days = true};
 
     days.from = arena_printf(a, "(date_trunc('day', %s AT TIME ZONE %s) AT TIME ZONE 'UTC')",
                              span->from, span->zone);
@@ -292,6 +292,16 @@ static void order_write(const struct figures *f, struct sql *s)
     rowset_limit(rs, s);
 }
 
+static bool of_all_accounts(const struct figures *f, const struct request *r)
+{
+    static const char *const of_one[] = {"account", "project", "user", "key"};
+
+    for (size_t i = 0; i < sizeof(of_one) / sizeof(of_one[0]); i++)
+        if (has_dimension(f, of_one[i]) || params_has(&r->params, of_one[i]))
+            return false;
+    return true;
+}
+
 static enum status rows_statement(struct figures *f, struct request *r, struct bad_param *bad)
 {
     struct rowset *rs = &f->rows;
@@ -304,6 +314,7 @@ static enum status rows_statement(struct figures *f, struct request *r, struct b
     TRY(params_one(&zone, &r->params, r->arena, "tz", bad));
     if (f->report == ESTIMATED)
         span = span_of_days(r->arena, &span);
+    src.together = of_all_accounts(f, r);
     src.by_hour = has_dimension(f, "hour");
     src.by_day = has_dimension(f, "day");
     src.by_zone = f->report != ESTIMATED && zone && strcmp(zone, "UTC") != 0 &&

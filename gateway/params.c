@@ -238,8 +238,8 @@ static bool is_zone(const char *s)
 }
 
 /* "2026-11-01", "today" and "yesterday" are days of the zone; moments are moments. */
-static enum status moment(const char **out, struct sql *s, const struct params *p, const char *name,
-                          const char *zone, struct bad_param *bad)
+static enum status moment(const char **out, struct span_sql *span, struct sql *s,
+                          const struct params *p, const char *name, struct bad_param *bad)
 {
     char text[TIME_TEXT_MAX];
     const char *typed;
@@ -256,12 +256,15 @@ static enum status moment(const char **out, struct sql *s, const struct params *
         *out = arena_printf(s->arena,
                             "((date_trunc('day', now() AT TIME ZONE %s) - interval '%d days') AT "
                             "TIME ZONE %s)",
-                            zone, typed[0] == 't' ? 0 : 1, zone);
+                            span->zone, typed[0] == 't' ? 0 : 1, span->zone);
     else if (strlen(typed) == strlen("2026-11-01") && typed[4] == '-')
-        *out = arena_printf(s->arena, "(%s::timestamp AT TIME ZONE %s)", sql_param(s, typed), zone);
-    else
+        *out = arena_printf(s->arena, "(%s::timestamp AT TIME ZONE %s)", sql_param(s, typed),
+                            span->zone);
+    else {
         *out = arena_printf(s->arena, "%s::timestamptz",
                             sql_param(s, arena_printf(s->arena, "%s", time_format(text, us))));
+        span->by_days = false;
+    }
     return ST_OK;
 }
 
@@ -277,8 +280,9 @@ enum status sql_span(struct span_sql *out, struct sql *s, const struct params *p
         return refuse(bad, "tz");
     }
     out->zone = arena_printf(s->arena, "%s::text", sql_param(s, zone ? zone : "UTC"));
-    TRY(moment(&out->from, s, p, "from", out->zone, bad));
-    TRY(moment(&out->to, s, p, "to", out->zone, bad));
+    out->by_days = true;
+    TRY(moment(&out->from, out, s, p, "from", bad));
+    TRY(moment(&out->to, out, s, p, "to", bad));
     if (!out->from && thirty_days) /* of the calendar, today among them */
         out->from = arena_printf(s->arena,
                                  "((date_trunc('day', now() AT TIME ZONE %s) - interval '29 days') "

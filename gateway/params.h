@@ -74,6 +74,7 @@ void sql_filter(struct sql *s, const struct params *p, const char *name, const c
 /* from, to and tz. `zone`, `from`, `to` are SQL: a text and timestamptz; `to` NULL: no bound. */
 struct span_sql {
     const char *zone, *from, *to;
+    bool by_days; /* it begins and ends with days of the zone */
 };
 /* `thirty_days`: without a `from` it is that long ago, in days of the zone; else there is no bound.
  */

@@ -519,11 +519,13 @@ void query_drop(struct query **at)
 
 void query_pool_open(struct query_pool **out, uv_loop_t *loop, const struct config *cfg)
 {
-    /* A deadline in the server for each statement; jit would compile for longer than they run. */
+    /* A deadline in the server for each statement; jit and helpers would begin for longer
+     * than they run. */
     static const char begin[] =
         "BEGIN READ ONLY; SET LOCAL search_path = \"%s\"; SET LOCAL statement_timeout = '%s'; SET "
         "LOCAL idle_in_transaction_session_timeout = '60s'; SET LOCAL timezone = 'UTC'; SET LOCAL "
-        "datestyle = 'ISO'; SET LOCAL jit = off; SET LOCAL work_mem = '32MB'";
+        "datestyle = 'ISO'; SET LOCAL jit = off; SET LOCAL work_mem = '32MB'; SET LOCAL "
+        "max_parallel_workers_per_gather = 0";
     struct query_pool *pool = xalloc(1, sizeof(*pool));
     size_t len = sizeof(begin) + strlen(cfg->schema) + sizeof(QUERY_STATEMENT_LIMIT);
 

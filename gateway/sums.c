@@ -1,11 +1,12 @@
 #include "gateway/sums.h"
 
-/* Without the account and the time. `@` is the table's alias. */
-#define COLUMNS                                                                                    \
-    "@.provider, @.feed, @.project_id, @.user_id, @.api_key_id, @.model, @.service_tier, "         \
-    "@.batch, @.line_item, @.quantity_unit, @.currency, @.input_tokens, @.cached_input_tokens, "   \
-    "@.cache_write_tokens, @.input_audio_tokens, @.output_audio_tokens, @.output_tokens, "         \
-    "@.num_requests, @.quantity, @.cost_amount"
+/* Without the time. `@` is the table's alias. */
+#define SHARED_COLUMNS                                                                             \
+    "@.provider, @.feed, @.model, @.service_tier, @.batch, @.line_item, @.quantity_unit, "         \
+    "@.currency, @.input_tokens, @.cached_input_tokens, @.cache_write_tokens, "                    \
+    "@.input_audio_tokens, @.output_audio_tokens, @.output_tokens, @.num_requests, @.quantity, "   \
+    "@.cost_amount"
+#define COLUMNS "@.account_id, @.project_id, @.user_id, @.api_key_id, " SHARED_COLUMNS
 
 /* A bucket's time on the clock of the zone, which goes in for '@'. A figure for a whole day is a
  * day of UTC and keeps its date: no zone can divide it. */
@@ -16,10 +17,16 @@
 /* The accounts as an array, which an index can take. */
 #define CHOSEN "ANY (ARRAY(SELECT account_id FROM chosen))"
 
+/* No zone's clock is off by less than a quarter of an hour. */
+static bool slots_serve(const struct source *src)
+{
+    return src->together && src->span->by_days;
+}
+
 /* Sums by days of UTC can not be divided. */
 static bool rows_only(const struct source *src)
 {
-    return src->by_hour || src->by_zone;
+    return (src->by_hour || src->by_zone) && !slots_serve(src);
 }
 
 static bool by_account(const struct source *src)
@@ -44,6 +51,22 @@ static const char *end_day(const struct source *src, struct arena *a)
 
 /* ---- WITH ---- */
 
+/* " UNION SELECT account_id, day": the accounts that have sums on the days that `where` chooses.
+ * The indexes on days are one for usage and one for costs. */
+static void summed_accounts(const struct source *src, struct buf *b, const char *where)
+{
+    static const char *const kinds[] = {"IS NULL", "IS NOT NULL"};
+
+    for (size_t i = 0; i < 2; i++) {
+        buf_printf(b,
+                   " UNION SELECT d.account_id, d.day FROM usage_days d WHERE %s AND d.cost_amount "
+                   "%s",
+                   where, kinds[i]);
+        if (by_account(src))
+            buf_str(b, " AND d.account_id = " CHOSEN);
+    }
+}
+
 /* Whole months that are summed up: [m0, m1), empty where there is none. */
 static void months_write(const struct source *src, struct sql *s)
 {
@@ -67,12 +90,24 @@ static void months_write(const struct source *src, struct sql *s)
  * says. A day that any account has figures of is summed up or named as unsummed. */
 static void cut_days(const struct source *src, struct sql *s, const char *whole, const char *from)
 {
+    summed_accounts(
+        src, &s->text,
+        arena_printf(s->arena, "d.day >= %s AND d.day < %s + 2 AND NOT (%s)", from, from, whole));
+}
+
+/* Days whose slots are not up to date: all rows of theirs are read, of each account that has any.
+ */
+static void slots_with(const struct source *src, struct sql *s)
+{
+    const char *first = first_day(src, s->arena), *end = end_day(src, s->arena);
+
     buf_printf(&s->text,
-               " UNION SELECT d.account_id, d.day FROM usage_days d WHERE d.day >= %s AND d.day < "
-               "%s + 2 AND NOT (%s)",
-               from, from, whole);
-    if (by_account(src))
-        buf_str(&s->text, " AND d.account_id = " CHOSEN);
+               "), open_days AS MATERIALIZED (SELECT day FROM changed UNION SELECT day FROM "
+               "usage_open_days WHERE day >= %s - 2 AND day < %s + 2), unsummed AS MATERIALIZED "
+               "(SELECT account_id, day FROM changed",
+               first, end);
+    summed_accounts(src, &s->text, "d.day = ANY (ARRAY(SELECT day FROM open_days))");
+    buf_str(&s->text, ") ");
 }
 
 void source_with(const struct source *src, struct sql *s)
@@ -93,11 +128,15 @@ void source_with(const struct source *src, struct sql *s)
     first = first_day(src, s->arena);
     end = end_day(src, s->arena);
     buf_printf(b,
-               ", unsummed AS MATERIALIZED (SELECT d.account_id, d.day FROM usage_unsummed_days d "
+               ", %s AS MATERIALIZED (SELECT d.account_id, d.day FROM usage_unsummed_days d "
                "WHERE d.day >= %s - 2 AND d.day < %s + 2",
-               first, end);
+               slots_serve(src) ? "changed" : "unsummed", first, end);
     if (by_account(src))
         buf_str(b, " AND d.account_id = " CHOSEN);
+    if (slots_serve(src)) {
+        slots_with(src, s);
+        return;
+    }
     cut_days(src, s,
              arena_printf(s->arena, "%s AT TIME ZONE 'UTC' = date_trunc('day', %s AT TIME ZONE %s)",
                           span->from, span->from, span->zone),
@@ -135,11 +174,14 @@ static void rows_where(const struct source *src, struct buf *b)
 
 static void rows_select(const struct source *src, struct buf *b)
 {
-    buf_str(b, "SELECT m.account_id, ");
+    buf_str(b, "SELECT ");
     sql_expand(b, LOCAL, src->span->zone);
     buf_str(b, " AS local, ");
-    sql_expand(b, COLUMNS, "m");
+    sql_expand(b, slots_serve(src) ? SHARED_COLUMNS : COLUMNS, "m");
     buf_str(b, ", 1::bigint AS rows FROM usage_metrics m WHERE ");
+    rows_where(src, b);
+    if (src->by_hour)
+        buf_str(b, " AND m.bucket_seconds <= 3600");
 }
 
 #define VALID "(SELECT valid FROM usage_summed)"
@@ -148,7 +190,7 @@ static void rows_select(const struct source *src, struct buf *b)
 static void sums_select(const struct source *src, struct buf *b, const char *day, const char *table,
                         const char *where)
 {
-    buf_printf(b, "SELECT u.account_id, u.%s::timestamp AS local, ", day);
+    buf_printf(b, "SELECT u.%s::timestamp AS local, ", day);
     sql_expand(b, COLUMNS, "u");
     buf_printf(b, ", u.rows FROM %s WHERE %s", table, where);
     if (by_account(src))
@@ -194,6 +236,32 @@ static void summed_write(const struct source *src, struct sql *s)
                 VALID SUMMED);
 }
 
+static void slots_write(const struct source *src, struct buf *b)
+{
+    const struct span_sql *span = src->span;
+
+    buf_printf(b,
+               "SELECT CASE WHEN u.whole_day THEN u.slot AT TIME ZONE 'UTC' ELSE u.slot AT TIME "
+               "ZONE %s END AS local, ",
+               span->zone);
+    sql_expand(b, SHARED_COLUMNS, "u");
+    buf_printf(
+        b,
+        ", u.rows FROM usage_slots u WHERE " VALID
+        " AND u.slot >= %s - interval '2 days' AND CASE WHEN u.whole_day THEN u.slot AT TIME "
+        "ZONE 'UTC' >= date_trunc('day', %s AT TIME ZONE %s) ELSE u.slot >= %s END",
+        span->from, span->from, span->zone, span->from);
+    if (span->to)
+        buf_printf(b,
+                   " AND u.slot < %s + interval '2 days' AND CASE WHEN u.whole_day THEN u.slot AT "
+                   "TIME ZONE 'UTC' < %s AT TIME ZONE %s ELSE u.slot < %s END",
+                   span->to, span->to, span->zone, span->to);
+    if (src->by_hour)
+        buf_str(b, " AND NOT u.whole_day");
+    buf_str(b, " AND (u.slot AT TIME ZONE 'UTC')::date NOT IN (SELECT day FROM open_days)");
+    buf_str(b, " UNION ALL ");
+}
+
 void source_from(const struct source *src, struct sql *s)
 {
     struct buf *b = &s->text;
@@ -201,24 +269,22 @@ void source_from(const struct source *src, struct sql *s)
     buf_str(b, "FROM (");
     if (rows_only(src)) {
         rows_select(src, b);
-        rows_where(src, b);
-        if (src->by_hour)
-            buf_str(b, " AND m.bucket_seconds <= 3600");
         if (by_account(src))
             buf_str(b, " AND m.account_id = " CHOSEN);
         buf_str(b, ") m");
         return;
     }
-    summed_write(src, s);
+    if (slots_serve(src))
+        slots_write(src, b);
+    else
+        summed_write(src, s);
     rows_select(src, b); /* all of them, where the sums are not to be trusted */
-    rows_where(src, b);
     if (by_account(src))
         buf_str(b, " AND m.account_id = " CHOSEN);
     buf_str(b, " AND NOT " VALID " UNION ALL ");
     /* OFFSET 0: one look into the index for each day, never a join over whole partitions */
     buf_str(b, "SELECT m.* FROM unsummed u CROSS JOIN LATERAL (");
     rows_select(src, b);
-    rows_where(src, b);
     buf_str(b,
             " AND m.account_id = u.account_id AND m.bucket_start >= u.day::timestamp AT TIME "
             "ZONE 'UTC' AND m.bucket_start < (u.day + 1)::timestamp AT TIME ZONE 'UTC' OFFSET 0) "

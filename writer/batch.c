@@ -680,8 +680,16 @@ enum status days_sum_up(struct pg *pg, int64_t after_s, bool *more, struct err *
         st = pg_query(pg, &r, a,
                       "SELECT usage_sum_up($1::integer, make_interval(secs => $2::integer))", &p,
                       err);
+    if (st == ST_OK && pg_int(r, 0, 0) > 0) {
+        *more = true;
+    } else if (st == ST_OK) { /* then the sums over all accounts */
+        p = (struct pg_params){0};
+        pg_param_int(&p, a, after_s);
+        st = pg_query(pg, &r, a, "SELECT usage_slots_sum(make_interval(secs => $1::integer))", &p,
+                      err);
+        *more = st == ST_OK && text_is(pg_text(r, 0, 0), "t");
+    }
     if (st == ST_OK) {
-        *more = pg_int(r, 0, 0) == DAYS_AT_ONCE;
         CRASH_POINT("writer.days.summed");
         st = pg_commit(pg, err);
     }

@@ -557,6 +557,8 @@ class Stack:
         sums = ", ".join(f"sum({m})::numeric AS {m}" for m in measures)
         plain = ", ".join(f"{m}::numeric" for m in measures)
         days, months = groups.format(day="day"), groups.format(day="month")
+        slots = "slot, whole_day, provider, feed, model, service_tier, batch, line_item, quantity_unit, currency"
+        closed = ("(slot AT TIME ZONE 'UTC')::date NOT IN (SELECT day FROM usage_open_days UNION SELECT day FROM usage_unsummed_days)")
         for title, table, want in (
                 ("usage_days", f"SELECT {days}, {plain}, rows::numeric FROM usage_days d WHERE NOT EXISTS (SELECT FROM "
                  "usage_unsummed_days u WHERE u.account_id = d.account_id AND u.day = d.day)",
@@ -568,7 +570,12 @@ class Stack:
                  "date_trunc('month', u.day) = m.month)",
                  f"SELECT {months}, {sums}, sum(rows)::numeric FROM (SELECT *, date_trunc('month', day)::date AS month FROM "
                  "usage_days, usage_summed WHERE day < months_until) m WHERE NOT EXISTS (SELECT FROM usage_unsummed_days u WHERE "
-                 f"u.account_id = m.account_id AND date_trunc('month', u.day) = m.month) GROUP BY {months}, cost_amount IS NULL")):
+                 f"u.account_id = m.account_id AND date_trunc('month', u.day) = m.month) GROUP BY {months}, cost_amount IS NULL"),
+                ("usage_slots", f"SELECT {slots}, {plain}, rows::numeric FROM usage_slots WHERE {closed}",
+                 f"SELECT {slots}, {sums}, count(*)::numeric FROM (SELECT *, date_bin('15 minutes', bucket_start, '2000-01-01Z') AS slot, "
+                 f"bucket_seconds >= 86400 AS whole_day FROM usage_metrics) m WHERE {closed} GROUP BY {slots}, cost_amount IS NULL")):
+            if not self.value("SELECT valid FROM usage_summed"):
+                return
             wrong = self.sql(f"(({table}) EXCEPT ALL ({want})) UNION ALL (({want}) EXCEPT ALL ({table}))")
             check(not wrong, f"{title} is not the sums of its rows: {len(wrong)} differ, as {wrong[:2]}")
 
