@@ -126,13 +126,22 @@ static bool was_read(const struct tracked_job *job, struct text feed)
     return false;
 }
 
+/* An injection or backfill of the same feed may have written over what the window read before. */
+static bool is_written_over(const struct tracked_job *job, const struct job_window *w)
+{
+    for (size_t i = 0; i < job->n_windows; i++)
+        if (job->windows[i].owed_id && job->windows[i].feed == w->feed)
+            return true;
+    return false;
+}
+
 /* Whether all of the window is in the table as it came, and nothing of this job can still reach it:
  * all of its pages are committed, and the lease was not lost. An audit's pages would not be asked
  * for again, nor would those of a long window. */
 static bool is_known(const struct tracked_job *job, const struct job_window *w)
 {
-    if (job->lost || w->owed_id || w->audits_3d || w->audits_30d || !w->ended || w->n_pages == 0 ||
-        w->n_pages > WIRE_KNOWN_MAX || window_verdict(job, w).ending != END_OK)
+    if (job->lost || is_written_over(job, w) || w->audits_3d || w->audits_30d || !w->ended ||
+        w->n_pages == 0 || w->n_pages > WIRE_KNOWN_MAX || window_verdict(job, w).ending != END_OK)
         return false;
     for (uint32_t seq = 0; seq < w->n_pages; seq++)
         if (!page_digest_is(&w->pages[seq].digest))

@@ -116,6 +116,11 @@ static void is_an_injection(struct tracked_job *job)
     job->windows[0].owed_id = 7;
 }
 
+static void an_injection_beside_it(struct tracked_job *job)
+{
+    window_add(job, &feeds[0])->owed_id = 7;
+}
+
 static void a_page_is_dead(struct tracked_job *job)
 {
     job_ack(job, &(struct ack){.seq = 1, .fate = PAGE_DEAD, .digest = {{4}}});
@@ -161,6 +166,7 @@ static const struct {
     {"the weekly one, too", nothing, 2, END_OK, is_a_weekly_audit, "costs 9"},
     {"an injection may have replaced what was known", nothing, 2, END_OK, is_an_injection,
      "costs 9"},
+    {"one beside it, too", nothing, 2, END_OK, an_injection_beside_it, "costs 9"},
     {"a dead page", a_page_is_dead, 2, END_OK, nothing, "costs 9"},
     {"a fenced page", a_page_is_fenced, 2, END_OK, nothing, "costs 9"},
     {"a page that must be read each time", a_page_has_no_digest, 2, END_OK, nothing, "costs 9"},
