@@ -269,6 +269,11 @@ def _():
         s.compare(accounts, start)
 
 
+def asked_now(s):
+    """How many accounts have had a request since the numbers were cleared, answered or not."""
+    return sum(a["max_concurrent"] > 0 for a in s.sim.stats()["accounts"].values())
+
+
 @test("bucket width: back to 1h after a death between the commit of days and their settlement: no moment is held twice")
 def _():
     accounts = range(3)
@@ -280,11 +285,12 @@ def _():
         with_width(s, "1h", accounts, start)
         s.sim.advance(5 * HOUR)
         s.one("scheduler").stop()
+        s.sim.clear_stats()
         s.sim.fault(do="nothing", delay_ms=1000)
         dies = s.start("scheduler", UF_BUCKET="1d")
         s.wait_ready(dies)
         asked = s.background_usagectl("run")
-        wait_for("the claim", lambda: '"accounts.claimed"' in dies.text(), 10, 0.005)
+        wait_for("a request of each job", lambda: asked_now(s) == len(accounts), 10, 0.005)
         asked.ended()
         dies.pause()  # the pages come a second later; it does not hear of them
         wait_for("the days committed", lambda: DAY in widths(s), 10)
@@ -301,11 +307,12 @@ def _():
     with stack(sim={"accounts": 3, "density": "NORMAL", "now": begin}, env={"UF_BACKFILL": "1d"}) as s:
         s.start_all(scheduler=0)
         s.add_accounts(accounts)
+        s.sim.clear_stats()
         s.sim.fault(do="nothing", delay_ms=1000)
         dies = s.start("scheduler", UF_BUCKET="1d")
         s.wait_ready(dies)
         asked = s.background_usagectl("run")
-        wait_for("the claim", lambda: '"accounts.claimed"' in dies.text(), 10, 0.005)
+        wait_for("a request of each job", lambda: asked_now(s) == len(accounts), 10, 0.005)
         asked.ended()
         dies.pause()
         wait_for("the days committed", lambda: DAY in widths(s), 10)
