@@ -76,6 +76,7 @@ conformance: test-deps all $(SIM); @tests/conformance/run
 kubernetes: test-deps all ; @tests/kubernetes/run   # deploy/kubernetes, as far as can be said without a cluster
 web: test-deps all $(SIM); @tests/web/run.py   # the dashboard in Debian's chromium
 bench: test-deps all $(SIM); @tests/bench/run
+bench-quick: test-deps all $(SIM); @tests/bench/run --quick   # under two minutes; numbers, no verdict
 fuzz: test-deps ; @tests/fuzz/run $(or $(SECONDS),60)   # every decoder, that long each
 model: test-deps ; @docs/model/run                     # the life of a job, model-checked
 man: all ; @deploy/man-pages $(BUILD) $(BUILD)/man     # and the settings file of an installation
@@ -93,5 +94,5 @@ docs/config.md: $(BUILD)/bin/usagectl; $< config-markdown >$@
 format: test-deps ; @clang-format -i $(SOURCES)
 tidy: test-deps ; @for f in $$(git ls-files '*.c'); do clang-tidy --quiet $$f -- $(CSTD) -I. $(call PKG,--cflags) 2>/dev/null || exit 1; done
 clean: ; rm -rf build
-.PHONY: all next third deps test-deps run test check e2e torture chaos stack conformance kubernetes web bench fuzz model man install deb deb-test format tidy clean
+.PHONY: all next third deps test-deps run test check e2e torture chaos stack conformance kubernetes web bench bench-quick fuzz model man install deb deb-test format tidy clean
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

@@ -2,7 +2,8 @@
  *
  * Usage: writer DATABASE_URL ROWS_THERE PAIRS [NAME=WRITER_URL ...]
  *
- * Each further login writes new rows in turn with the first, reported as NAME.
+ * Each further login writes new rows in turn with the first, reported as NAME. Two writers at once,
+ * the second in a process of its own, against one, both new rows: reported as two.
  *
  * The limit copies into copy_limit, a twin of usage_metrics: same columns, key and partitions, and
  * as many rows. Both sides encode the rows while the clock runs. An account is one job: nine feeds,
@@ -10,7 +11,10 @@
  */
 #include "tests/bench/bench.h"
 
+#include <signal.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
 
 #include "common/pg.h"
 #include "writer/batch.h"
@@ -228,6 +232,83 @@ static int64_t wal_at(struct pg *pg)
     return at;
 }
 
+/* ---- two writers ---- */
+
+struct second {
+    int order;  /* the first account that it is to write, then a word to begin */
+    int report; /* a word when its batches are made, and when they are committed */
+};
+
+static int64_t hear(int from)
+{
+    int64_t word;
+
+    if (read(from, &word, sizeof(word)) != (ssize_t)sizeof(word))
+        exit(1); /* the other one said why */
+    return word;
+}
+
+static void say(int to, int64_t word)
+{
+    if (write(to, &word, sizeof(word)) != (ssize_t)sizeof(word))
+        exit(1);
+}
+
+/* Batches are made before the clock runs. */
+static void make_batches(struct batch_page **batches, struct arena *a, int64_t first)
+{
+    for (int i = 0; i < BATCHES; i++)
+        batches[i] = batch_of(a, first + i * (int64_t)ACCOUNTS, AS_BEFORE);
+}
+
+static void commit_batches(struct pg *pg, struct months *months, struct batch_page **batches)
+{
+    for (int i = 0; i < BATCHES; i++) {
+        (void)commit_batch(pg, months, batches[i]);
+        expect(batches[i], (uint32_t)BATCH_ROWS, 0);
+    }
+}
+
+static _Noreturn void second_writer(const char *url, struct second with)
+{
+    struct batch_page *batches[BATCHES];
+    struct months months = {0};
+    struct arena *a = arena_new();
+    struct pg *pg;
+
+    pg_open(&pg, url, "public", "bench");
+    pg_wait_limit(pg, 300 * US_PER_S);
+    for (;;) {
+        make_batches(batches, a, hear(with.order));
+        say(with.report, 0);
+        (void)hear(with.order);
+        commit_batches(pg, &months, batches);
+        say(with.report, 0);
+        arena_reset(a);
+    }
+}
+
+/* Before this process has a connection. */
+static struct second second_start(const char *url)
+{
+    int order[2], report[2];
+    pid_t pid;
+
+    if (pipe(order) < 0 || pipe(report) < 0 || (pid = fork()) < 0) {
+        perror("bench");
+        exit(1);
+    }
+    if (pid == 0) {
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+        (void)close(order[1]);
+        (void)close(report[0]);
+        second_writer(url, (struct second){order[0], report[1]});
+    }
+    (void)close(order[0]);
+    (void)close(report[1]);
+    return (struct second){order[1], report[0]};
+}
+
 struct login {
     const char *name;
     struct pg *pg;
@@ -240,6 +321,7 @@ struct bench {
     struct months months;
     struct login logins[4]; /* further ones */
     size_t n_logins;
+    struct second second;
     const char *limit;
     int64_t account;       /* the next new one */
     int64_t limit_account; /* the next new one in copy_limit for re-reads */
@@ -294,6 +376,35 @@ static void pair(struct bench *b)
     arena_free(&a);
 }
 
+/* Rows a second of two writers, and of one of them alone. */
+static void pair_of_two(struct bench *b)
+{
+    const int64_t share = BATCHES * (int64_t)ACCOUNTS;
+    const double rows = (double)(BATCHES * BATCH_ROWS);
+    struct batch_page *batches[BATCHES];
+    struct arena *a = arena_new();
+    double alone, both;
+    int64_t began;
+
+    make_batches(batches, a, b->account);
+    began = clock_mono_us();
+    commit_batches(b->pg, &b->months, batches);
+    alone = seconds_since(began);
+    arena_reset(a);
+
+    say(b->second.order, b->account + share);
+    make_batches(batches, a, b->account + 2 * share);
+    (void)hear(b->second.report);
+    began = clock_mono_us();
+    say(b->second.order, 0);
+    commit_batches(b->pg, &b->months, batches);
+    (void)hear(b->second.report);
+    both = seconds_since(began);
+    arena_free(&a);
+    b->account += 3 * share;
+    report("two", 2 * rows / both, rows / alone);
+}
+
 static void login_open(struct login *l, struct arena *a, const char *given)
 {
     const char *url = strchr(given, '=');
@@ -313,14 +424,17 @@ int main(int argc, char **argv)
                       "usage: writer DATABASE_URL ROWS_THERE PAIRS [NAME=WRITER_URL ...]\n");
         return 2;
     }
+    b.second = second_start(argv[1]);
     pg_open(&b.pg, argv[1], "public", "bench");
     pg_wait_limit(b.pg, 300 * US_PER_S);
     for (int i = 4; i < argc; i++)
         login_open(&b.logins[b.n_logins++], a, argv[i]);
     b.limit = limit_sql(a);
     prepare(b.pg, strtoll(argv[2], NULL, 10));
-    for (long i = strtol(argv[3], NULL, 10); i > 0; i--)
+    for (long i = strtol(argv[3], NULL, 10); i > 0; i--) {
         pair(&b);
+        pair_of_two(&b);
+    }
     for (size_t i = 0; i < b.n_logins; i++)
         pg_close(&b.logins[i].pg);
     pg_close(&b.pg);
