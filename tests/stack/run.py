@@ -304,6 +304,24 @@ def _(s):
     s.compare(ACCOUNTS)
 
 
+@test("a new ENCRYPTION_KEY, as docs/compose.md has it: every account is sealed anew and read on")
+def _(s):
+    sealed = s.sql("SELECT account_id, key_ciphertext FROM accounts ORDER BY 1")
+    commands = documented("sh", "docker compose run --rm --no-deps -T keys show encryption_key >old_key")
+    with tempfile.TemporaryDirectory() as folder:
+        s.shell(commands.replace(":compose.rekey.yaml", ":" + os.path.join(harness.ROOT, "compose.rekey.yaml")), folder)
+        with open(os.path.join(folder, "new_key"), encoding="ascii") as f:
+            equal(s.secret("encryption_key"), f.read().strip(), "the key of the stack")
+    now = s.sql("SELECT account_id, key_ciphertext FROM accounts ORDER BY 1")
+    check(all(bytes(a[1]) != bytes(b[1]) for a, b in zip(sealed, now, strict=True)), "some account is sealed as it was")
+    s.up()
+    s.compose("run", "--rm", "-T", "--no-deps", "keys", "drop", "encryption_key_old")
+    check("only encryption_key_old" in s.compose("run", "--rm", "-T", "--no-deps", "keys", "drop", "encryption_key", ok=False), "drop")
+    s.sim.advance(3600)
+    matches(r"succeeded +6\b", s.in_scheduler("run", "--wait"), "usagectl run --wait with the new key alone")
+    s.compare(ACCOUNTS)
+
+
 @test("no file of an image is writable for all, or setuid or setgid")
 def _(s):
     for image in ("usage-fetcher:local", "usage-fetcher-simulator:local"):
