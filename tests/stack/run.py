@@ -420,11 +420,16 @@ def too_late():
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+def limit():
+    timer = threading.Timer(LIMIT_S, too_late)
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
 def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    limit = threading.Timer(LIMIT_S, too_late)
-    limit.daemon = True
-    limit.start()
+    preparing = limit()
     folder = tempfile.mkdtemp(prefix="uf-stack-")
     engine = s = None
     passed, failed = 0, 1
@@ -435,6 +440,8 @@ def main():
         engine.start()
         engine.make_base_images()
         print(f"an engine with its base images: {time.monotonic() - began:.0f} s", flush=True)
+        preparing.cancel()
+        limit()  # of what is ours: images, stack, tests
         s = ComposeStack(engine)
         passed, failed = run(s)
     except Impossible as e:
