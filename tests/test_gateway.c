@@ -320,7 +320,7 @@ static void a_span_is_what_was_typed(void **state)
     for (size_t i = 0; i < ROWS(spans); i++) {
         struct params p = {.n = 0};
         struct sql s = sql_new(a);
-        struct span_sql span = {NULL, NULL, NULL};
+        struct span_sql span = {0};
         struct bad_param bad = {0};
         const char *const given[][2] = {
             {"tz", spans[i].zone}, {"from", spans[i].from}, {"to", spans[i].to}};
