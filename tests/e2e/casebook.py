@@ -14,12 +14,20 @@ def running():
     return s
 
 
-def account(first_run=False, feeds=("completions", "costs")):
-    """A stack, the number of a new account that has rows in `feeds`, and its name."""
+def hour_before(now):
+    """The start of the last hour that is over at `now`."""
+    return now - now % 3600 - 3600
+
+
+def account(first_run=False, feeds=("completions", "costs"), last_hour=False):
+    """A stack, the number of a new account that has rows in `feeds` (with last_hour: in the last one that is over), and its name."""
     s = shared(running)
     s.sim.clear_faults()
+    since, until = s.sim.start_now - 5 * 86400, s.sim.now()
+    if last_hour:
+        since, until = hour_before(until), hour_before(until)
     number = next(_numbers)
-    while not set(feeds) <= {k[1] for k in s.ledger_rows([number], s.sim.start_now - 5 * 86400)}:
+    while not set(feeds) <= {k[1] for k in s.ledger_rows([number], since) if int(k[2]) <= until}:
         number = next(_numbers)
     name, = s.add_accounts([number])
     if first_run:

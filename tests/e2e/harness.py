@@ -152,11 +152,6 @@ class Process:
     def resume(self):
         self.send(signal.SIGCONT)
 
-    def cpu_s(self):
-        with open(f"/proc/{self.pid}/stat", encoding="ascii") as f:
-            fields = f.read().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
     def text(self):
         with open(self.log, encoding="utf-8", errors="replace") as f:
             return f.read()
