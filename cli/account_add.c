@@ -197,15 +197,10 @@ static enum status insert_some(struct cli *cli, const struct newcomer *n, size_t
     for (size_t i = 0; i < 5; i++)
         pg_array_open(arrays[i], a);
     for (size_t i = 0; i < count; i++) {
-        struct buf hex = {.arena = a};
-
-        buf_str(&hex, "\\x");
-        for (size_t k = 0; k < n[i].sealed.len; k++)
-            buf_printf(&hex, "%02x", (unsigned char)n[i].sealed.at[k]);
         pg_array_text(&names, n[i].name);
         pg_array_text(&providers_, text_of(n[i].provider->name));
         pg_array_text(&urls, n[i].base_url);
-        pg_array_text(&sealed, (struct text){hex.at, hex.len});
+        pg_array_bytea(&sealed, n[i].sealed);
         pg_array_text(&hints, text_of(n[i].hint));
     }
     for (size_t i = 0; i < 5; i++)

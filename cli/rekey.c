@@ -47,16 +47,6 @@ static const char replace_sql[] =
     "done AS (UPDATE accounts a SET key_ciphertext = mine.new, updated_at = now() FROM mine "
     "WHERE a.account_id = mine.account_id RETURNING 1) SELECT count(*) FROM done";
 
-static void put_bytes(struct pg_array *arr, struct arena *a, struct text t)
-{
-    struct buf hex = {.arena = a};
-
-    buf_str(&hex, "\\x");
-    for (size_t i = 0; i < t.len; i++)
-        buf_printf(&hex, "%02x", (unsigned char)t.at[i]);
-    pg_array_text(arr, (struct text){hex.at, hex.len});
-}
-
 static enum status reseal(struct rekey *k, struct batch *b, struct arena *a, const PGresult *r,
                           int row, struct err *err)
 {
@@ -81,8 +71,8 @@ static enum status reseal(struct rekey *k, struct batch *b, struct arena *a, con
     secret_wipe(&plain);
     TRY(st);
     pg_array_text(&b->ids, pg_text(r, row, 0));
-    put_bytes(&b->old, a, old);
-    put_bytes(&b->new, a, new);
+    pg_array_bytea(&b->old, old);
+    pg_array_bytea(&b->new, new);
     return ST_OK;
 }
 

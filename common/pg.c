@@ -613,6 +613,24 @@ void pg_array_time(struct pg_array *arr, int64_t us)
         buf_printf(&arr->buf, "\"%s\"", time_format(text, us));
 }
 
+void pg_array_bytea(struct pg_array *arr, struct text raw)
+{
+    static const char digits[] = "0123456789abcdef";
+
+    array_comma(arr);
+    if (!raw.at) {
+        buf_str(&arr->buf, "NULL");
+        return;
+    }
+    buf_str(&arr->buf, "\"\\\\x"); /* its backslash is escaped, as in any quoted element */
+    for (size_t i = 0; i < raw.len; i++) {
+        const unsigned char byte = (unsigned char)raw.at[i];
+        const char two[] = {digits[byte >> 4], digits[byte & 15]};
+        buf_append(&arr->buf, two, sizeof(two));
+    }
+    buf_str(&arr->buf, "\"");
+}
+
 const char *pg_array_close(struct pg_array *arr)
 {
     if (!arr->closed)

@@ -98,6 +98,8 @@ void pg_array_int(struct pg_array *arr, int64_t v);
 void pg_array_text(struct pg_array *arr,
                    struct text t); /* quoted, repaired as by pg_param_utf8; null text -> NULL */
 void pg_array_time(struct pg_array *arr, int64_t us); /* 0 -> NULL */
-const char *pg_array_close(struct pg_array *arr);     /* may be asked for again */
+/* An element of a bytea[]: the bytes in Postgres's hexadecimal form; null text -> NULL. */
+void pg_array_bytea(struct pg_array *arr, struct text raw);
+const char *pg_array_close(struct pg_array *arr); /* may be asked for again */
 
 #endif

@@ -85,36 +85,25 @@ void digests_give(struct tracked_job *job)
 
 /* ---- writing ---- */
 
-static void put_bytes(struct buf *b, const void *at, size_t len)
-{
-    static const char digits[] = "0123456789abcdef";
-    const uint8_t *bytes = at;
-
-    for (size_t i = 0; i < len; i++) {
-        const char two[] = {digits[bytes[i] >> 4], digits[bytes[i] & 15]};
-        buf_append(b, two, sizeof(two));
-    }
-}
-
 static void put_number(struct buf *b, uint64_t v, size_t n)
 {
     uint8_t bytes[8];
 
     for (size_t i = 0; i < n; i++)
         bytes[i] = (uint8_t)(v >> 8 * (n - 1 - i));
-    put_bytes(b, bytes, n);
+    buf_append(b, bytes, n);
 }
 
 static void put_feed(struct buf *b, struct text feed, size_t n_pages)
 {
     put_number(b, feed.len, 1);
-    put_bytes(b, feed.at, feed.len);
+    buf_append(b, feed.at, feed.len);
     put_number(b, n_pages, 1);
 }
 
 static void put_page(struct buf *b, const struct page_digest *digest, uint32_t rows)
 {
-    put_bytes(b, digest->at, sizeof(digest->at));
+    buf_append(b, digest->at, sizeof(digest->at));
     put_number(b, rows, 4);
 }
 

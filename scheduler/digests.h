@@ -17,7 +17,7 @@ void digests_read(struct tracked_job *job, struct text stored);
 /* Gives each window what may be taken for known in it: nothing where the table is to be compared
  * with the provider anew (audits, injections, backfills). */
 void digests_give(struct tracked_job *job);
-/* The value to be stored once the job is settled, as hexadecimal digits; null: nothing is known. */
+/* The value to be stored once the job is settled; null: nothing is known. */
 struct text digests_write(struct arena *a, const struct tracked_job *job);
 
 #endif

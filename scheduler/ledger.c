@@ -473,8 +473,8 @@ static const char release_sql[] =
     "(SELECT min(o.next_try_at) FROM owed_windows o WHERE o.account_id = a.account_id AND o.state "
     "= 'pending'), (SELECT now() FROM run_accounts ra JOIN fetch_runs r USING (run_id) "
     "WHERE ra.account_id = a.account_id AND ra.state = 'pending' AND r.kind = 'manual' LIMIT 1)), "
-    "now() + interval '1 hour')), page_digests = decode(j.digests, 'hex') "
-    "FROM unnest($1::bigint[], $2::boolean[], $3::text[]) AS j (account_id, idle, digests) "
+    "now() + interval '1 hour')), page_digests = j.digests "
+    "FROM unnest($1::bigint[], $2::boolean[], $3::bytea[]) AS j (account_id, idle, digests) "
     "WHERE a.account_id = j.account_id";
 
 static void put_bool(struct pg_array *arr, bool v)
@@ -797,7 +797,7 @@ static enum status settle(struct ledger *l, struct arena *a, struct tracked_job 
     for (size_t i = 0; i < n_ours; i++) {
         pg_array_int(&ids, ours[i]->account_id);
         put_bool(&idle, ours[i]->n_windows == 0);
-        pg_array_text(&digests, digests_write(a, ours[i]));
+        pg_array_bytea(&digests, digests_write(a, ours[i]));
     }
     pg_param_text(&p, pg_array_close(&ids));
     pg_param_text(&p, pg_array_close(&idle));

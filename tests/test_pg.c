@@ -88,7 +88,7 @@ static const char *array_of(struct arena *a, size_t i)
 static void arrays(void **state)
 {
     struct arena *a = arena_new();
-    struct pg_array numbers, times;
+    struct pg_array numbers, times, bytes;
     bool good = true;
 
     (void)state;
@@ -104,6 +104,11 @@ static void arrays(void **state)
     pg_array_time(&times, 0);
     pg_array_time(&times, INT64_C(1793491200000001));
     good &= same_str("times", pg_array_close(&times), "{NULL,\"2026-11-01T00:00:00.000001Z\"}");
+    pg_array_open(&bytes, a);
+    pg_array_bytea(&bytes, (struct text){"\0\\\"\377", 4});
+    pg_array_bytea(&bytes, TEXT_LIT(""));
+    pg_array_bytea(&bytes, TEXT_NULL);
+    good &= same_str("bytes", pg_array_close(&bytes), "{\"\\\\x005c22ff\",\"\\\\x\",NULL}");
     arena_free(&a);
     assert_true(good);
 }
