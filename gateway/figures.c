@@ -187,7 +187,25 @@ static void dims_write(const struct figures *f, struct buf *b, bool defined)
     }
 }
 
-/* The groups: columns d0, d1, ..., unit, and the measures' names, FROM `m` as it is filtered. */
+static void measures_write(const struct figures *f, struct buf *b)
+{
+    for (size_t i = 0; i < f->n_measures; i++)
+        buf_printf(b, ", %s AS %s", f->measures[i].sql, f->measures[i].column.name);
+}
+
+/* " FROM m" as it is filtered, and " GROUP BY d0, d1, ..., ", which `unit` or more is to end. */
+static void from_write(const struct figures *f, struct sql *s, const struct source *src,
+                       const struct request *r)
+{
+    buf_str(&s->text, " ");
+    source_from(src, s);
+    buf_printf(&s->text, " WHERE %s", f->which);
+    filters_write(f, s, r);
+    buf_str(&s->text, " GROUP BY ");
+    dims_write(f, &s->text, false);
+}
+
+/* The groups: columns d0, d1, ..., unit, and the measures' names. */
 static void groups_write(const struct figures *f, struct sql *s, const struct source *src,
                          const struct request *r)
 {
@@ -196,14 +214,8 @@ static void groups_write(const struct figures *f, struct sql *s, const struct so
     buf_str(b, "SELECT ");
     dims_write(f, b, true);
     buf_printf(b, "%s AS unit", f->unit_sql);
-    for (size_t i = 0; i < f->n_measures; i++)
-        buf_printf(b, ", %s AS %s", f->measures[i].sql, f->measures[i].column.name);
-    buf_str(b, " ");
-    source_from(src, s);
-    buf_printf(b, " WHERE %s", f->which);
-    filters_write(f, s, r);
-    buf_str(b, " GROUP BY ");
-    dims_write(f, b, false);
+    measures_write(f, b);
+    from_write(f, s, src, r);
     buf_str(b, "unit");
 }
 
@@ -218,8 +230,7 @@ static void estimate_write(const struct figures *f, struct sql *s, const struct 
     buf_str(b, "SELECT ");
     dims_write(f, b, false);
     buf_str(b, "unit");
-    for (size_t i = 0; i < f->n_measures; i++)
-        buf_printf(b, ", %s AS %s", f->measures[i].sql, f->measures[i].column.name);
+    measures_write(f, b);
     buf_str(b, " FROM (SELECT ");
     dims_write(f, b, false);
     buf_str(b, "p.amount, p.amount * price.per_million * 0.000001 AS cost, coalesce("
@@ -230,12 +241,8 @@ static void estimate_write(const struct figures *f, struct sql *s, const struct 
             "m.provider, m.model, max(m.local::date) AS day, sum(m.input_tokens) - "
             "coalesce(sum(m.cached_input_tokens), 0) - coalesce(sum(m.cache_write_tokens), 0) AS "
             "input, sum(m.cached_input_tokens) AS cached_input, sum(m.cache_write_tokens) AS "
-            "cache_write, sum(m.output_tokens) AS output ");
-    source_from(src, s);
-    buf_printf(b, " WHERE %s", f->which);
-    filters_write(f, s, r);
-    buf_str(b, " GROUP BY ");
-    dims_write(f, b, false);
+            "cache_write, sum(m.output_tokens) AS output");
+    from_write(f, s, src, r);
     buf_str(b, "m.provider, m.model, width_bucket(m.local::date - DATE '1970-01-01', (SELECT "
                "array_agg(DISTINCT valid_from - DATE '1970-01-01' ORDER BY valid_from - DATE "
                "'1970-01-01') FROM model_prices WHERE isfinite(valid_from)))) tokens) t "

@@ -94,6 +94,15 @@ static const struct list accounts = {
 };
 /* clang-format on */
 
+static void accounts_head_write(struct json_writer *w, const PGresult *r, void *arg)
+{
+    (void)arg;
+    json_w_key(w, "states");
+    json_w_raw(w, pg_text(r, 0, 0));
+    json_w_key(w, "furthest_behind");
+    json_w_raw(w, PQgetisnull(r, 0, 1) ? TEXT_NULL : pg_text(r, 0, 1));
+}
+
 /* How all of the accounts are, whatever state and page are asked for: a JSON object of counts by
  * state, and the account that is furthest behind, or null. */
 static void accounts_head(struct rowset *rs, const struct request *r)
@@ -113,15 +122,7 @@ static void accounts_head(struct rowset *rs, const struct request *r)
         "'complete_until', " TIME_TEXT("until") ") FROM every WHERE enabled AND until IS NOT "
                                                 "NULL ORDER BY until, name LIMIT 1)");
     rs->statements[rs->n_statements++] = (struct statement){.sql = s.text.at, .params = s.params};
-}
-
-static void accounts_head_write(struct json_writer *w, const PGresult *r, void *arg)
-{
-    (void)arg;
-    json_w_key(w, "states");
-    json_w_raw(w, pg_text(r, 0, 0));
-    json_w_key(w, "furthest_behind");
-    json_w_raw(w, PQgetisnull(r, 0, 1) ? TEXT_NULL : pg_text(r, 0, 1));
+    rs->head = accounts_head_write;
 }
 
 /* ---- runs ---- */
@@ -348,11 +349,9 @@ static enum status list_read(struct rowset *rs, const struct list *list, struct 
     rs->filename = list->filename;
     TRY(rowset_params(rs, r, bad));
     buf_printf(&s.text, "SELECT %s", list->select);
-    if (list == &accounts && !rs->csv) {
-        accounts_head(rs, r);
-        rs->head = accounts_head_write;
-    }
     if (list == &accounts) {
+        if (!rs->csv)
+            accounts_head(rs, r);
         TRY(params_switch(&feeds, &r->params, r->arena, "feeds", bad));
         if (feeds) {
             rs->columns[rs->n_columns++] = (struct column){"feeds", COLUMN_JSON};

@@ -8,11 +8,13 @@
     "@.cost_amount"
 #define COLUMNS "@.account_id, @.project_id, @.user_id, @.api_key_id, " SHARED_COLUMNS
 
-/* A bucket's time on the clock of the zone, which goes in for '@'. A figure for a whole day is a
- * day of UTC and keeps its date: no zone can divide it. */
-#define LOCAL                                                                                      \
-    "CASE WHEN m.bucket_seconds >= 86400 THEN m.bucket_start AT TIME ZONE 'UTC' "                  \
-    "ELSE m.bucket_start AT TIME ZONE @ END"
+/* When the figures of a table begin, and which of them stand for a whole day: a day of UTC, which
+ * no zone can divide. SQL. */
+struct times {
+    const char *start, *whole_day;
+};
+static const struct times of_rows = {"m.bucket_start", "m.bucket_seconds >= 86400"};
+static const struct times of_slots = {"u.slot", "u.whole_day"};
 
 /* The accounts as an array, which an index can take. */
 #define CHOSEN "ANY (ARRAY(SELECT account_id FROM chosen))"
@@ -154,34 +156,44 @@ void source_with(const struct source *src, struct sql *s)
 
 /* ---- FROM ---- */
 
-static void rows_where(const struct source *src, struct buf *b)
+/* "SELECT local, ...": the start on the clock of the zone. A figure for a whole day keeps its date.
+ */
+static void select_write(const struct source *src, struct buf *b, const struct times *t,
+                         const char *table)
+{
+    buf_printf(b,
+               "SELECT CASE WHEN %s THEN %s AT TIME ZONE 'UTC' ELSE %s AT TIME ZONE %s END AS "
+               "local, ",
+               t->whole_day, t->start, t->start, src->span->zone);
+    sql_expand(b, slots_serve(src) ? SHARED_COLUMNS : COLUMNS, table);
+}
+
+/* What lies in the span. Days near it are chosen first, by plain bounds that an index and the table
+ * of partitions can take; the exact ones follow. */
+static void span_where(const struct source *src, struct buf *b, const struct times *t)
 {
     const struct span_sql *span = src->span;
 
-    /* whole partitions are left out by the first one; the exact bound follows */
     buf_printf(b,
-               "m.bucket_start >= %s - interval '2 days' AND CASE WHEN m.bucket_seconds < "
-               "86400 THEN m.bucket_start >= %s ELSE m.bucket_start AT TIME ZONE 'UTC' >= "
-               "date_trunc('day', %s AT TIME ZONE %s) END",
-               span->from, span->from, span->from, span->zone);
+               "%s >= %s - interval '2 days' AND CASE WHEN %s THEN %s AT TIME ZONE 'UTC' >= "
+               "date_trunc('day', %s AT TIME ZONE %s) ELSE %s >= %s END",
+               t->start, span->from, t->whole_day, t->start, span->from, span->zone, t->start,
+               span->from);
     if (span->to)
         buf_printf(b,
-                   " AND m.bucket_start < %s + interval '2 days' AND CASE WHEN m.bucket_seconds < "
-                   "86400 THEN m.bucket_start < %s ELSE m.bucket_start AT TIME ZONE 'UTC' < %s AT "
-                   "TIME ZONE %s END",
-                   span->to, span->to, span->to, span->zone);
+                   " AND %s < %s + interval '2 days' AND CASE WHEN %s THEN %s AT TIME ZONE 'UTC' < "
+                   "%s AT TIME ZONE %s ELSE %s < %s END",
+                   t->start, span->to, t->whole_day, t->start, span->to, span->zone, t->start,
+                   span->to);
+    if (src->by_hour)
+        buf_printf(b, " AND NOT (%s)", t->whole_day);
 }
 
 static void rows_select(const struct source *src, struct buf *b)
 {
-    buf_str(b, "SELECT ");
-    sql_expand(b, LOCAL, src->span->zone);
-    buf_str(b, " AS local, ");
-    sql_expand(b, slots_serve(src) ? SHARED_COLUMNS : COLUMNS, "m");
+    select_write(src, b, &of_rows, "m");
     buf_str(b, ", 1::bigint AS rows FROM usage_metrics m WHERE ");
-    rows_where(src, b);
-    if (src->by_hour)
-        buf_str(b, " AND m.bucket_seconds <= 3600");
+    span_where(src, b, &of_rows);
 }
 
 #define VALID "(SELECT valid FROM usage_summed)"
@@ -238,28 +250,11 @@ static void summed_write(const struct source *src, struct sql *s)
 
 static void slots_write(const struct source *src, struct buf *b)
 {
-    const struct span_sql *span = src->span;
-
-    buf_printf(b,
-               "SELECT CASE WHEN u.whole_day THEN u.slot AT TIME ZONE 'UTC' ELSE u.slot AT TIME "
-               "ZONE %s END AS local, ",
-               span->zone);
-    sql_expand(b, SHARED_COLUMNS, "u");
-    buf_printf(
-        b,
-        ", u.rows FROM usage_slots u WHERE " VALID
-        " AND u.slot >= %s - interval '2 days' AND CASE WHEN u.whole_day THEN u.slot AT TIME "
-        "ZONE 'UTC' >= date_trunc('day', %s AT TIME ZONE %s) ELSE u.slot >= %s END",
-        span->from, span->from, span->zone, span->from);
-    if (span->to)
-        buf_printf(b,
-                   " AND u.slot < %s + interval '2 days' AND CASE WHEN u.whole_day THEN u.slot AT "
-                   "TIME ZONE 'UTC' < %s AT TIME ZONE %s ELSE u.slot < %s END",
-                   span->to, span->to, span->zone, span->to);
-    if (src->by_hour)
-        buf_str(b, " AND NOT u.whole_day");
-    buf_str(b, " AND (u.slot AT TIME ZONE 'UTC')::date NOT IN (SELECT day FROM open_days)");
-    buf_str(b, " UNION ALL ");
+    select_write(src, b, &of_slots, "u");
+    buf_str(b, ", u.rows FROM usage_slots u WHERE " VALID " AND ");
+    span_where(src, b, &of_slots);
+    buf_str(b, " AND (u.slot AT TIME ZONE 'UTC')::date NOT IN (SELECT day FROM open_days) UNION "
+               "ALL ");
 }
 
 void source_from(const struct source *src, struct sql *s)
