@@ -667,6 +667,9 @@ static enum status unsum_days(struct work *w, struct err *err)
     return ST_OK;
 }
 
+/* Days whose sums are made in one go: a tenth of a second, while pages may wait. */
+#define DAYS_AT_ONCE 50
+
 enum status days_sum_up(struct pg *pg, int64_t after_s, bool *more, struct err *err)
 {
     struct arena *a = arena_new();

@@ -45,9 +45,6 @@ enum status months_ahead(struct months *m, struct pg *pg, struct err *err) CHECK
 enum status batch_commit(struct pg *pg, struct months *months, struct batch_page *pages, size_t n,
                          struct err *err) CHECKED;
 
-/* Days whose sums are made in one go: a tenth of a second, while pages may wait. */
-#define DAYS_AT_ONCE 50
-
 /* Sums up some of the days that batches changed so long ago, for readers of many of them (db/,
  * "Sums made ahead"). `more`: there may be more. Errors as of batch_commit; nothing depends on it.
  */
