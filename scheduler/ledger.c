@@ -442,10 +442,13 @@ static const char owed_accounts_sql[] =
     "count(*) FILTER (WHERE final AND NOT failed) AS ok, "                                         \
     "count(*) FILTER (WHERE final AND failed) AS failed "
 
-/* A job serves every run that was asked for before it was claimed. */
+/* A job serves every run that was asked for before it was claimed. What waits is looked up for each
+ * account by itself (OFFSET 0): of a run that has just begun Postgres knows nothing yet, expects a
+ * few rows, and would go through all of them for each job. */
 static const char manual_runs_sql[] = JOBS_CTE
-    ", hit AS (SELECT ra.run_id, j.* FROM j JOIN run_accounts ra USING (account_id) JOIN "
-    "fetch_runs r USING (run_id) WHERE ra.state = 'pending' AND r.kind = 'manual' AND "
+    ", hit AS (SELECT ra.run_id, j.* FROM j JOIN LATERAL (SELECT run_id FROM run_accounts WHERE "
+    "account_id = j.account_id AND state = 'pending' OFFSET 0) ra ON true JOIN "
+    "fetch_runs r USING (run_id) WHERE r.kind = 'manual' AND "
     "r.requested_at <= j.claimed_at), over AS (UPDATE run_accounts ra "
     "SET state = CASE WHEN hit.failed THEN 'failed' ELSE 'ok' END, error = hit.error, detail = "
     "hit.detail, finished_at = now() FROM hit WHERE ra.run_id = hit.run_id AND ra.account_id = "
