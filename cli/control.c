@@ -102,7 +102,9 @@ enum status control_ask(struct control *c, const struct json **answer, struct ar
     }
     if (!json_is(json_member(doc.root, "ok"), JSON_TRUE)) {
         struct text why = json_string(json_member(doc.root, "error"));
-        return err_set(err, ST_REJECT, "%.*s", (int)why.len, why.at ? why.at : "");
+        bool temporary = json_is(json_member(doc.root, "temporary"), JSON_TRUE);
+        return err_set(err, temporary ? ST_RETRY : ST_REJECT, "%.*s", (int)why.len,
+                       why.at ? why.at : "");
     }
     *answer = doc.root;
     return ST_OK;

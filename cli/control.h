@@ -16,8 +16,8 @@ enum status control_open(struct control **out, const struct config *cfg, struct 
 void control_close(struct control **c); /* accepts NULL */
 
 /* Asks whichever scheduler is there, waiting `wait_us` for one and then longer for its answer.
- * ST_RETRY: none is there, or it did not answer (err says which). ST_REJECT: the scheduler's own
- * refusal, in its words. `answer` lives in `a`. */
+ * ST_RETRY: none is there, it did not answer, or it can not do it for now (err says which).
+ * ST_REJECT: the scheduler's own refusal, in its words. `answer` lives in `a`. */
 enum status control_ask(struct control *c, const struct json **answer, struct arena *a,
                         struct text request, int64_t wait_us, struct err *err) CHECKED;
 

@@ -230,6 +230,10 @@ struct text control_answer(struct control_view *view, struct arena *a, struct te
     json_w_bool(&no, false);
     json_w_key(&no, "error");
     json_w_str(&no, err.text);
+    if (st == ST_RETRY) {
+        json_w_key(&no, "temporary");
+        json_w_bool(&no, true);
+    }
     json_w_end(&no);
     return (struct text){refusal.at, refusal.len};
 }

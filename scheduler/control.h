@@ -18,7 +18,8 @@ struct control_view {
     bool woken; /* out: something may be due now */
 };
 
-/* Answers one request; always an answer, in `a`: {"ok":true,...} or {"ok":false,"error":"..."}. */
+/* Answers one request; always an answer, in `a`: {"ok":true,...} or {"ok":false,"error":"..."},
+ * with "temporary":true where the same may succeed later. */
 struct text control_answer(struct control_view *view, struct arena *a, struct text request);
 
 #endif

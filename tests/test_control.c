@@ -122,6 +122,7 @@ static void postgres_away_is_said(void **state)
         good &= same_int(requests[i], json_is(json_member(doc.root, "ok"), JSON_FALSE), true);
         good &=
             has_words(requests[i], arena_copy(a, answer.at, answer.len), "can not reach Postgres");
+        good &= same_int(requests[i], json_is(json_member(doc.root, "temporary"), JSON_TRUE), true);
         good &= same_int(requests[i], view.paused || view.woken, false);
         pg_close(&ledger.pg);
         arena_free(&a);

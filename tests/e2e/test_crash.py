@@ -3,7 +3,7 @@
 import signal
 import time
 
-from harness import STAGES, check, equal, wait_for
+from harness import STAGES, check, equal, matches, wait_for
 from runner import stack, test
 
 ACCOUNTS = range(60)
@@ -90,6 +90,25 @@ def _():
         s.postgres.start()
         ends_exact(s, waiting)
         check(len(s.of()) >= 4, "a stage ended: " + str([p.name for p in s.of()]))
+        s.stop_all()
+
+
+@test("Postgres just restarted, or away: usagectl run says that it is for now, exit 111")
+def _():
+    with stack(sim={"accounts": 1}) as s:
+        s.start_all()
+        s.add_accounts([0])
+        s.postgres.stop()
+        s.postgres.start()
+        for _ in range(2):  # the scheduler may notice only now that its connection is gone
+            done = s.usagectl("run", code=None)
+            check(done.code in (0, 111), f"usagectl run after a restart: exit status {done.code}: {done.err}")
+        equal(done.code, 0, "exit status of the second one")
+        s.postgres.stop()
+        matches("Postgres", s.usagectl("run", code=111).err, "what it says")
+        s.postgres.start()
+        equal(s.run()["accounts_ok"], 1, "accounts that succeeded")
+        s.compare([0])
         s.stop_all()
 
 
