@@ -230,9 +230,9 @@ enum status cmd_account_remove(struct cli *cli, const struct args *args, struct 
                        args->words[0]);
     pg_param_text(&id, PQgetvalue(r, 0, 0));
     if (cli_has(args, OPT_PURGE)) {
+        TRY(pg_query(cli->pg, NULL, NULL, "SELECT usage_sums_forget($1::bigint)", &id, err));
         TRY(pg_query(cli->pg, &gone, cli->arena,
                      "DELETE FROM usage_metrics WHERE account_id = $1::bigint", &id, err));
-        TRY(pg_query(cli->pg, NULL, NULL, "SELECT usage_sums_forget($1::bigint)", &id, err));
         TRY(pg_query(cli->pg, NULL, NULL,
                      "DELETE FROM usage_revisions WHERE account_id = $1::bigint", &id, err));
         TRY(pg_query(cli->pg, NULL, NULL, "DELETE FROM dead_letters WHERE account_id = $1::bigint",

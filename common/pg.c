@@ -41,8 +41,7 @@ void pg_open(struct pg **out, const char *url, const char *schema, const char *a
         "BEGIN; SET LOCAL search_path = \"%s\"; SET LOCAL statement_timeout = '30s'; "
         "SET LOCAL lock_timeout = '10s'; SET LOCAL idle_in_transaction_session_timeout = '60s'; "
         "SET LOCAL timezone = 'UTC'; SET LOCAL jit = off; SET LOCAL enable_hashjoin = off; "
-        "SET LOCAL enable_mergejoin = off; SET LOCAL enable_seqscan = off; SET LOCAL uf.sums = "
-        "'kept'";
+        "SET LOCAL enable_mergejoin = off; SET LOCAL enable_seqscan = off";
     size_t len = sizeof(begin) + strlen(schema);
 
     pg->url = xstrdup(url);

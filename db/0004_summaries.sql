@@ -161,7 +161,7 @@ END $$;
 CREATE TRIGGER usage_changed_by_others AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON usage_metrics
     FOR EACH STATEMENT WHEN (current_setting('uf.sums', true) IS DISTINCT FROM 'kept')
     EXECUTE FUNCTION usage_changed_by_others();
-COMMENT ON TRIGGER usage_changed_by_others ON usage_metrics IS 'Programs that keep the sums themselves say so: SET LOCAL uf.sums = kept.';
+COMMENT ON TRIGGER usage_changed_by_others ON usage_metrics IS 'A transaction that keeps the sums itself says so: SET LOCAL uf.sums = kept.';
 
 -- The days of the next accounts, until all are named.
 CREATE FUNCTION usage_days_name(done usage_summed) RETURNS void
@@ -295,6 +295,7 @@ COMMENT ON FUNCTION usage_slots_sum IS 'Sums up the slots of one day that was op
 
 CREATE FUNCTION usage_sums_forget(account bigint) RETURNS void
     LANGUAGE sql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+    SELECT set_config('uf.sums', 'kept', true);
     SELECT pg_advisory_xact_lock(hashtext('usage_sum_up'), hashtext(current_schema()));
     INSERT INTO usage_open_days (day)
     SELECT day FROM usage_days WHERE account_id = account UNION SELECT day FROM usage_unsummed_days WHERE account_id = account
@@ -303,7 +304,7 @@ CREATE FUNCTION usage_sums_forget(account bigint) RETURNS void
     DELETE FROM usage_months WHERE account_id = account;
     DELETE FROM usage_unsummed_days WHERE account_id = account;
 $$;
-COMMENT ON FUNCTION usage_sums_forget IS 'After the rows of an account were deleted. Called by: usagectl account remove --purge.';
+COMMENT ON FUNCTION usage_sums_forget IS 'Before all rows of an account are deleted, in the same transaction: then the other sums stay valid. Called by: usagectl account remove --purge.';
 
 INSERT INTO role_rights (part, object, privilege) VALUES
     ('writer', 'usage_unsummed_days', 'INSERT'),

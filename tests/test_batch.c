@@ -302,6 +302,30 @@ static void revisions(void **state)
     assert_true(good);
 }
 
+/* ---- sums ---- */
+
+/* Rows that come, change and go: their day is named, so no sum is doubted. What others change is.
+ */
+static void sums_stay_valid(void **state)
+{
+    static const char *const rounds[] = {"a=1 b=2", "a=1 b=2 c=3", "a=9 b=2 c=3", "a=9"};
+    int64_t hour = us("2026-10-05T10:00:00Z");
+
+    (void)state;
+    NEEDS_POSTGRES();
+    for (size_t i = 0; i < ROWS(rounds); i++) {
+        struct batch_page p = page_of(1, 1, hour, rounds[i]);
+        tell("TRUNCATE usage_unsummed_days; UPDATE usage_summed SET valid = true");
+        assert_int_equal(commit(&p, 1), ST_OK);
+        assert_string_equal(ask("SELECT valid FROM usage_summed"), "t");
+        assert_string_equal(ask("SELECT account_id || ' ' || day FROM usage_unsummed_days"),
+                            "1 2026-10-05");
+    }
+    assert_string_equal(ask(ALL_ROWS), "a=9");
+    tell("UPDATE usage_metrics SET input_tokens = 8");
+    assert_string_equal(ask("SELECT valid FROM usage_summed"), "f");
+}
+
 /* ---- the fence ---- */
 
 static const struct {
@@ -490,6 +514,7 @@ int main(void)
         TEST(the_later_page_wins),
         TEST(values_arrive_whole),
         TEST(revisions),
+        TEST(sums_stay_valid),
         TEST(old_leases_are_fenced_off),
         TEST(every_month_has_a_place),
         TEST(refused_batches_leave_no_trace),

@@ -256,6 +256,8 @@ static void settings_end_with_the_transaction(void **state)
                          "('statement_timeout', '30000'), ('lock_timeout', '10000'), "
                          "('idle_in_transaction_session_timeout', '60000'), ('TimeZone', 'UTC'))"),
                      5);
+    /* said where it is true only (db/, "usage_changed_by_others") */
+    assert_int_equal(ask("SELECT count(current_setting('uf.sums', true))"), 0);
     assert_int_equal(pg_commit(pg, &err), ST_OK);
     assert_int_equal(ask("SELECT count(*) FROM pg_settings WHERE source = 'session' AND name IN "
                          "('search_path', 'statement_timeout', 'lock_timeout', 'jit')"),

@@ -148,7 +148,8 @@ static int compare_pages(const void *a, const void *b)
 }
 
 /* Locks the accounts in the order of their ids and reads their lease's epoch: a claim can not slip
- * in between this check and the COMMIT. */
+ * in between this check and the COMMIT. In the same round trip the trigger on usage_metrics is told
+ * that this transaction names the days it changes (unsum_days). */
 static enum status fence(struct work *w, struct err *err)
 {
     int64_t *ids = ARENA_ARRAY(w->a, w->n_pages, int64_t);
@@ -167,7 +168,8 @@ static enum status fence(struct work *w, struct err *err)
     pg_param_text(&p, pg_array_close(&array));
     TRY(pg_query(w->pg, &r, w->a,
                  "SELECT account_id, lease_epoch, epoch_us(now()), "
-                 "row_security_active('usage_metrics') FROM accounts "
+                 "row_security_active('usage_metrics'), (SELECT set_config('uf.sums', 'kept', "
+                 "true)) FROM accounts "
                  "WHERE account_id = ANY ($1::bigint[]) ORDER BY account_id FOR NO KEY "
                  "UPDATE",
                  &p, err));

@@ -122,6 +122,21 @@ def _():
         s.check_sums()
 
 
+@test("an account removed with its rows leaves all other sums valid")
+def _():
+    with stack(season) as s:
+        sum_up(s)
+        s.usagectl("account", "remove", "org-2", "--yes", "--purge")
+        equal(s.value("SELECT valid FROM usage_summed"), True, "the sums are trusted")
+        equal(s.sql("SELECT account_id, count(*) > 0 FROM usage_days GROUP BY 1 ORDER BY 1"), [(1, True), (3, True)], "accounts with sums")
+        s.check_sums()
+        want = s.client.get(COST, group_by="account").rows()
+        sum_up(s)
+        s.check_sums()
+        time.sleep(2.2)
+        equal(s.client.get(COST, group_by="account").rows(), want, "the same figures")
+
+
 @test("sums that pass a bigint are no sums: their rows are read")
 def _():
     with stack(season) as s:
