@@ -6,6 +6,7 @@
 
 #include "cli/cli.h"
 #include "cli/migrations.h"
+#include "common/version.h"
 
 #define Z85_KEY 41 /* 40 characters and the end */
 
@@ -40,7 +41,8 @@ enum status cmd_version(struct cli *cli, const struct args *args, struct err *er
     (void)cli;
     (void)args;
     (void)err;
-    (void)printf("usagectl 0.1.0 (schema version %d)\n", migrations[n_migrations - 1].version);
+    (void)printf("usagectl " UF_VERSION " (schema version %d)\n",
+                 migrations[n_migrations - 1].version);
     return ST_OK;
 }
 

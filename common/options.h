@@ -14,8 +14,6 @@
 #include "common/secret.h"
 #include "common/status.h"
 
-#define UF_VERSION "0.1.0"
-
 enum stage_mask {
     STAGE_SCHEDULER = 1 << 0,
     STAGE_FETCHER = 1 << 1,

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/version.h"
 
 #define NAME_MAX_LEN 40 /* of a label value that comes up while running */
 #define N(list)      (sizeof(list) / sizeof((list)[0]))

@@ -6,6 +6,7 @@
 #include "common/clock.h"
 #include "common/json.h"
 #include "common/pg.h"
+#include "common/version.h"
 #include "gateway/stages.h"
 #include "tests/check.h"
 #include "tests/private_pg.h"

@@ -5,6 +5,7 @@
 
 #include "common/clock.h"
 #include "common/instances.h"
+#include "common/version.h"
 #include "tests/check.h"
 
 /* ---- the table ---- */
