@@ -163,7 +163,7 @@ CREATE TRIGGER usage_changed_by_others AFTER INSERT OR UPDATE OR DELETE OR TRUNC
     EXECUTE FUNCTION usage_changed_by_others();
 COMMENT ON TRIGGER usage_changed_by_others ON usage_metrics IS 'A transaction that keeps the sums itself says so: SET LOCAL uf.sums = kept.';
 
--- The days of the next accounts, until all are named.
+-- The days of the next accounts, for a second at most (and one account at least), until all are named.
 CREATE FUNCTION usage_days_name(done usage_summed) RETURNS void
     LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
@@ -179,6 +179,7 @@ BEGIN
         SELECT DISTINCT account_id, (bucket_start AT TIME ZONE 'UTC')::date FROM usage_metrics WHERE account_id = done.named_until
         UNION SELECT account_id, day FROM usage_days WHERE account_id = done.named_until
         ON CONFLICT DO NOTHING;
+        EXIT WHEN clock_timestamp() > now() + interval '1 second';
     END LOOP;
     UPDATE usage_summed SET named_until = done.named_until;
 END $$;

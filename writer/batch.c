@@ -671,6 +671,9 @@ static enum status unsum_days(struct work *w, struct err *err)
 
 /* Days whose sums are made in one go: a tenth of a second, while pages may wait. */
 #define DAYS_AT_ONCE 50
+/* No page is taken meanwhile, so what does not get through must give up long before a commit would.
+ */
+#define SUMS_LIMIT_SQL "SET LOCAL statement_timeout = '5s'"
 
 enum status days_sum_up(struct pg *pg, int64_t after_s, bool *more, struct err *err)
 {
@@ -681,6 +684,8 @@ enum status days_sum_up(struct pg *pg, int64_t after_s, bool *more, struct err *
 
     pg_param_int(&p, a, DAYS_AT_ONCE);
     pg_param_int(&p, a, after_s);
+    if (st == ST_OK)
+        st = pg_exec(pg, SUMS_LIMIT_SQL, err);
     if (st == ST_OK)
         st = pg_query(pg, &r, a,
                       "SELECT usage_sum_up($1::integer, make_interval(secs => $2::integer))", &p,

@@ -25,6 +25,7 @@
 #define SUMS_SOON_US     (100 * US_PER_MS)
 #define SUMS_LATER_US    (5 * US_PER_S)
 #define SUMS_PATIENCE_US (2 * US_PER_S)
+#define SUMS_FAILED_US   (60 * US_PER_S) /* it may fail the same way again, after as long a wait */
 
 struct waiting_ack {
     struct uuid scheduler_id;
@@ -412,7 +413,7 @@ static enum status commit(struct writer *w, struct err *err)
     return st;
 }
 
-/* What goes wrong here is told and tried again: it must not keep pages waiting. */
+/* What goes wrong here is told and tried again much later: it must not keep pages waiting. */
 static void sum_up_if_due(struct writer *w)
 {
     int64_t now = clock_mono_us(), later = SUMS_LATER_US;
@@ -421,8 +422,11 @@ static void sum_up_if_due(struct writer *w)
 
     if (w->retry_at_us || now < w->sums_at_us + (w->n_pages > 0 ? SUMS_PATIENCE_US : 0))
         return;
-    if (days_sum_up(w->pg, w->cfg->sum_after_s, &more, &err) != ST_OK)
-        LOG(WARN, "sums.retry", KV("error", err.text));
+    if (days_sum_up(w->pg, w->cfg->sum_after_s, &more, &err) != ST_OK) {
+        LOG(WARN, "sums.retry", KV("error", err.text), KV("wait_ms", SUMS_FAILED_US / US_PER_MS));
+        w->sums_at_us = clock_mono_us() + SUMS_FAILED_US;
+        return;
+    }
     if (w->cfg->sum_after_s * US_PER_S < later)
         later = w->cfg->sum_after_s * US_PER_S;
     w->sums_at_us = clock_mono_us() + (more || later < SUMS_SOON_US ? SUMS_SOON_US : later);

@@ -3,14 +3,17 @@
 That they hold while the pipeline works, dies and starts again is asked at the end of every other test (Stack.check_sums).
 """
 
+import contextlib
 import datetime
 import itertools
 import random
 import time
 from decimal import Decimal
 
+import psycopg2
+
 from api import Client
-from harness import Stack, check, equal
+from harness import Stack, check, equal, wait_for
 from runner import stack, test
 
 USAGE = "/api/v1/usage"
@@ -135,6 +138,32 @@ def _():
         s.check_sums()
         time.sleep(2.2)
         equal(s.client.get(COST, group_by="account").rows(), want, "the same figures")
+
+
+@test("summing up that does not get through gives up in 5 s, and is left alone for a minute; pages do not wait for it")
+def _():
+    with stack(sim={"accounts": 1}) as s, contextlib.closing(psycopg2.connect(s.postgres.url("uf"))) as other:
+        trying = lambda: s.value("SELECT count(*)::int FROM pg_stat_activity WHERE query LIKE '%%usage_sum_up%%' AND "  # noqa: E731
+                                 "wait_event_type = 'Lock'")
+        s.start_all()
+        s.add_accounts([0])
+        s.run()
+        wait_for("all is summed up", lambda: s.value("SELECT valid AND NOT EXISTS (SELECT FROM usage_unsummed_days) FROM usage_summed"), 20)
+        other.cursor().execute("LOCK TABLE usage_days")
+        s.sql("INSERT INTO usage_unsummed_days (account_id, day) SELECT account_id, current_date FROM accounts")
+        wait_for("a writer that waits to sum up", trying, 10, 0.05)
+        began = time.monotonic()
+        wait_for("it gives up", lambda: '"sums.retry"' in s.one("writer").text(), 9, 0.05)
+        check(time.monotonic() - began > 3, "it tried for a while")
+        began = time.monotonic()
+        s.run()
+        check(time.monotonic() - began < 4, f"a cycle took {time.monotonic() - began:.1f} s")
+        while time.monotonic() < began + 7:  # it is looked for each second where all is well
+            equal(trying(), 0, "tried again so soon")
+            time.sleep(0.1)
+        other.rollback()
+        s.compare([0])
+        s.stop_all()
 
 
 @test("sums that pass a bigint are no sums: their rows are read")
