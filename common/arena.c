@@ -103,13 +103,18 @@ static void chunk_free(struct chunk *c)
     free(c);
 }
 
-struct arena *arena_new(void)
+struct arena *arena_small(size_t first)
 {
     struct arena *a = xalloc(1, sizeof(*a));
 
-    a->first = chunk_new(CHUNK_FIRST);
+    a->first = chunk_new(rounded(first));
     a->current = a->first;
     return a;
+}
+
+struct arena *arena_new(void)
+{
+    return arena_small(CHUNK_FIRST);
 }
 
 /* The next chunk becomes the current one: a kept one when it is large enough, else a new one. */

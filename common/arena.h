@@ -14,6 +14,8 @@
 struct arena;
 
 struct arena *arena_new(void);
+/* For what lives on by the thousand: begins with room for `first` bytes, and grows as any does. */
+struct arena *arena_small(size_t first);
 void arena_free(struct arena **a); /* accepts NULL */
 
 /* Ends the life of all that was allocated, runs the deferred calls last-in first-out, and keeps

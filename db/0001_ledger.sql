@@ -1,8 +1,9 @@
 -- The ledger: accounts, their feeds, leases, runs, and the usage they bring.
 -- Applied inside one transaction by `usagectl migrate`, with UF_SCHEMA first in the search path.
 
+-- STABLE as extract is: declared stricter, it would not be inlined, and a call would take four times as long.
 CREATE FUNCTION epoch_us(t timestamptz) RETURNS bigint
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN (extract(epoch FROM t) * 1000000)::bigint;
+    LANGUAGE sql STABLE PARALLEL SAFE RETURN (extract(epoch FROM t) * 1000000)::bigint;
 COMMENT ON FUNCTION epoch_us IS 'Microseconds since 1970-01-01T00:00:00Z, as the programs count.';
 
 CREATE TABLE accounts (
@@ -33,7 +34,7 @@ COMMENT ON COLUMN accounts.lease_owner IS 'The scheduler process that holds the 
 
 CREATE TABLE account_feeds (
     account_id           bigint NOT NULL REFERENCES accounts ON DELETE CASCADE,
-    feed                 text NOT NULL,
+    feed                 text COLLATE "C" NOT NULL,
     enabled              boolean NOT NULL DEFAULT true,
     complete_from        timestamptz,
     watermark            timestamptz,

@@ -6,6 +6,9 @@
  * pages, and for each page digest and rows (4 bytes, big-endian). */
 #define VERSION   1
 #define PAGE_SIZE (sizeof(struct page_digest) + 4)
+#define FEED_SIZE_MIN                                                                              \
+    (1 + 1 + 1 + PAGE_SIZE) /* a letter, and no feed without a page is written                     \
+                             */
 
 /* ---- reading ---- */
 
@@ -58,14 +61,15 @@ static void take_feed(struct bytes *b, struct arena *a, struct known_feed *out)
 void digests_read(struct tracked_job *job, struct text stored)
 {
     struct bytes b = {(const uint8_t *)stored.at, stored.len, false};
-    size_t n = 0;
+    size_t n = 0, most;
 
     job->n_known = 0;
     if (!stored.at || take_number(&b, 1) != VERSION ||
         (int64_t)take_number(&b, 8) != job->epoch - 1)
         return;
-    job->known = ARENA_ARRAY(job->arena, WIRE_WINDOWS_MAX, struct known_feed);
-    while (b.left > 0 && !b.bad && n < WIRE_WINDOWS_MAX)
+    most = b.left / FEED_SIZE_MIN < WIRE_WINDOWS_MAX ? b.left / FEED_SIZE_MIN : WIRE_WINDOWS_MAX;
+    job->known = ARENA_ARRAY(job->arena, most, struct known_feed);
+    while (b.left > 0 && !b.bad && n < most)
         take_feed(&b, job->arena, &job->known[n++]);
     if (!b.bad && b.left == 0)
         job->n_known = n;

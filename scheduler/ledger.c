@@ -8,10 +8,13 @@
 #include "common/crash.h"
 #include "common/json.h"
 #include "common/log.h"
+#include "common/pg_binary.h"
 #include "scheduler/digests.h"
 
 #define DUE_SLACK_US                                                                               \
     (5 * US_PER_S) /* a feed that is due in a moment goes along with its siblings */
+
+#define JOB_BYTES ((size_t)8 << 10) /* holds eleven windows, their names and known pages */
 
 /* ---- claim ---- */
 
@@ -23,34 +26,25 @@ static const char claim_sql[] =
     "+ $2::interval, lease_job = gen_random_uuid(), lease_owner = $3::uuid, next_due = now() + "
     "$2::interval FROM due WHERE a.account_id = due.account_id "
     "RETURNING a.account_id, a.name, a.provider, a.base_url, a.key_ciphertext, a.lease_epoch, "
-    "a.lease_job, epoch_us(now()), EXISTS (SELECT FROM run_accounts ra JOIN fetch_runs r USING "
+    "a.lease_job, now(), EXISTS (SELECT FROM run_accounts ra JOIN fetch_runs r USING "
     "(run_id) WHERE ra.account_id = a.account_id AND ra.state = 'pending' AND r.kind = 'manual'), "
     "a.page_digests";
 
 static const char feeds_sql[] =
-    "SELECT account_id, feed, enabled, epoch_us(complete_from), epoch_us(watermark), "
-    "epoch_us(next_due), epoch_us(empty_since), epoch_us(audited_3d_at), "
-    "epoch_us(audited_30d_at), consecutive_failures, epoch_us(resume_from), bucket_seconds "
+    "SELECT account_id, feed, enabled, complete_from, watermark, next_due, empty_since, "
+    "audited_3d_at, audited_30d_at, consecutive_failures, resume_from, bucket_seconds "
     "FROM account_feeds WHERE account_id = ANY ($1::bigint[]) ORDER BY 1";
 
 static const char owed_sql[] =
-    "SELECT DISTINCT ON (account_id, feed) account_id, feed, owed_id, epoch_us(done_to), "
-    "epoch_us(to_at), failures, kind = 'backfill' FROM owed_windows WHERE account_id = ANY "
+    "SELECT DISTINCT ON (account_id, feed) account_id, feed, owed_id, done_to, "
+    "to_at, failures, kind = 'backfill' FROM owed_windows WHERE account_id = ANY "
     "($1::bigint[]) AND state "
     "= 'pending' AND next_try_at <= now() ORDER BY account_id, feed, owed_id";
 
-/* `\x...`, Postgres's text form of bytes, decoded. */
-static struct text bytea_text(struct arena *a, struct text hex)
+/* The row's text or bytea, for as long as the job lives. */
+static struct text job_text(struct tracked_job *job, const PGresult *r, int row, int col)
 {
-    size_t len = 0;
-    unsigned char *raw = PQunescapeBytea((const unsigned char *)hex.at, &len);
-    struct text out;
-
-    if (!raw)
-        memory_out();
-    out = (struct text){arena_copy(a, raw, len), len};
-    PQfreemem(raw);
-    return out;
+    return arena_text(job->arena, pg_text(r, row, col));
 }
 
 static struct tracked_job *job_of_row(const struct ledger *l, const PGresult *r, int row)
@@ -58,18 +52,18 @@ static struct tracked_job *job_of_row(const struct ledger *l, const PGresult *r,
     struct tracked_job *job = xalloc(1, sizeof(*job));
     int64_t lease_us = l->cfg->lease_s * US_PER_S;
 
-    job->arena = arena_new();
-    job->account_id = pg_int(r, row, 0);
-    job->account = arena_text(job->arena, pg_text(r, row, 1));
-    job->provider = arena_text(job->arena, pg_text(r, row, 2));
-    job->base_url = arena_text(job->arena, pg_text(r, row, 3));
-    job->sealed_key = bytea_text(job->arena, pg_text(r, row, 4));
-    job->epoch = pg_int(r, row, 5);
-    (void)uuid_parse(&job->job_id, pg_text(r, row, 6));
-    job->claimed_at_us = pg_int(r, row, 7);
-    job->forced = PQgetvalue(r, row, 8)[0] == 't';
+    job->arena = arena_small(JOB_BYTES);
+    job->account_id = pg_bin_int(r, row, 0);
+    job->account = job_text(job, r, row, 1);
+    job->provider = job_text(job, r, row, 2);
+    job->base_url = job_text(job, r, row, 3);
+    job->sealed_key = job_text(job, r, row, 4);
+    job->epoch = pg_bin_int(r, row, 5);
+    memcpy(job->job_id.at, PQgetvalue(r, row, 6), sizeof(job->job_id.at));
+    job->claimed_at_us = pg_bin_time(r, row, 7);
+    job->forced = pg_bin_int(r, row, 8);
     if (!PQgetisnull(r, row, 9))
-        digests_read(job, bytea_text(job->arena, pg_text(r, row, 9)));
+        digests_read(job, pg_text(r, row, 9));
     /* given up a moment before others may claim it, so that progress can still be written down */
     job->deadline_us = clock_mono_us() + lease_us - lease_us / 20;
     return job;
@@ -86,9 +80,9 @@ static int compare_jobs(const void *a, const void *b)
 /* The rows of one account in a result that is ordered by account, from *at on. */
 static bool rows_of(const PGresult *r, int *at, int64_t account_id)
 {
-    while (*at < PQntuples(r) && pg_int(r, *at, 0) < account_id)
+    while (*at < PQntuples(r) && pg_bin_int(r, *at, 0) < account_id)
         ++*at;
-    return *at < PQntuples(r) && pg_int(r, *at, 0) == account_id;
+    return *at < PQntuples(r) && pg_bin_int(r, *at, 0) == account_id;
 }
 
 static void read_states(struct feed_state *states, size_t n, const PGresult *r, int *at,
@@ -99,16 +93,17 @@ static void read_states(struct feed_state *states, size_t n, const PGresult *r, 
         for (size_t i = 0; i < n; i++) {
             if (!text_is(name, states[i].feed->name))
                 continue;
-            states[i].enabled = PQgetvalue(r, *at, 2)[0] == 't';
-            states[i].complete_from_us = pg_int(r, *at, 3);
-            states[i].watermark_us = pg_int(r, *at, 4);
-            states[i].next_due_us = pg_int(r, *at, 5);
-            states[i].empty_since_us = pg_int(r, *at, 6);
-            states[i].audited_3d_us = pg_int(r, *at, 7);
-            states[i].audited_30d_us = pg_int(r, *at, 8);
-            states[i].consecutive_failures = pg_int(r, *at, 9);
-            states[i].resume_us = pg_int(r, *at, 10);
-            states[i].bucket_s = pg_int(r, *at, 11);
+            states[i].stored = true;
+            states[i].enabled = pg_bin_int(r, *at, 2);
+            states[i].complete_from_us = pg_bin_time(r, *at, 3);
+            states[i].watermark_us = pg_bin_time(r, *at, 4);
+            states[i].next_due_us = pg_bin_time(r, *at, 5);
+            states[i].empty_since_us = pg_bin_time(r, *at, 6);
+            states[i].audited_3d_us = pg_bin_time(r, *at, 7);
+            states[i].audited_30d_us = pg_bin_time(r, *at, 8);
+            states[i].consecutive_failures = pg_bin_int(r, *at, 9);
+            states[i].resume_us = pg_bin_time(r, *at, 10);
+            states[i].bucket_s = pg_bin_int(r, *at, 11);
         }
     }
 }
@@ -140,17 +135,17 @@ static void plan_owed_windows(const struct ledger *l, struct tracked_job *job,
 {
     for (; rows_of(owed, at, job->account_id); ++*at) {
         struct text name = pg_text(owed, *at, 1);
-        for (size_t i = 0; i < n && job->n_windows < WIRE_WINDOWS_MAX; i++) {
+        for (size_t i = 0; i < n && job->n_windows < n; i++) {
             struct job_window *w = &job->windows[job->n_windows];
             if (!text_is(name, states[i].feed->name))
                 continue;
             *w = (struct job_window){.feed = states[i].feed,
                                      .state = states[i],
-                                     .owed_id = pg_int(owed, *at, 2),
-                                     .owed_to_us = pg_int(owed, *at, 4),
-                                     .owed_failures = pg_int(owed, *at, 5),
-                                     .owed_backfill = PQgetvalue(owed, *at, 6)[0] == 't'};
-            plan_owed(&w->asked, states[i].feed, l->cfg->bucket_s, pg_int(owed, *at, 3),
+                                     .owed_id = pg_bin_int(owed, *at, 2),
+                                     .owed_to_us = pg_bin_time(owed, *at, 4),
+                                     .owed_failures = pg_bin_int(owed, *at, 5),
+                                     .owed_backfill = pg_bin_int(owed, *at, 6)};
+            plan_owed(&w->asked, states[i].feed, l->cfg->bucket_s, pg_bin_time(owed, *at, 3),
                       w->owed_to_us, job->claimed_at_us);
             job->n_windows++;
         }
@@ -158,26 +153,35 @@ static void plan_owed_windows(const struct ledger *l, struct tracked_job *job,
     job->owed = true;
 }
 
+/* What the database told of the accounts of a claim, ordered by account, and how far it is read. */
+struct claim_rows {
+    PGresult *feeds, *owed;
+    int feed_at, owed_at;
+};
+
 /* Live windows first; what is owed only when none of them is due. */
-static void plan_job(const struct ledger *l, struct tracked_job *job, const PGresult *feeds,
-                     int *feed_at, const PGresult *owed, int *owed_at)
+static void plan_job(const struct ledger *l, struct arena *a, struct tracked_job *job,
+                     struct claim_rows *rows)
 {
     const struct provider *p = provider_find(job->provider);
     size_t n = p ? p->n_feeds : 0;
-    struct feed_state *states = ARENA_ARRAY(job->arena, n, struct feed_state);
+    struct feed_state *states;
 
     if (!p) {
         job->problem = "this build does not know the account's provider; update the programs";
         LOG(WARN, "account.unknown_provider", KV("account", job->account),
             KV("provider", job->provider));
     }
+    n = n < WIRE_WINDOWS_MAX ? n : WIRE_WINDOWS_MAX;
+    states = ARENA_ARRAY(a, n, struct feed_state);
     for (size_t i = 0; i < n; i++)
         states[i] = (struct feed_state){.feed = &p->feeds[i], .enabled = true};
-    read_states(states, n, feeds, feed_at, job->account_id);
-    job->windows = ARENA_ARRAY(job->arena, WIRE_WINDOWS_MAX, struct job_window);
-    plan_live_windows(l, job, states, n < WIRE_WINDOWS_MAX ? n : WIRE_WINDOWS_MAX);
+    read_states(states, n, rows->feeds, &rows->feed_at, job->account_id);
+    /* live ones or owed ones, and of these one a feed */
+    job->windows = ARENA_ARRAY(job->arena, n, struct job_window);
+    plan_live_windows(l, job, states, n);
     if (job->n_windows == 0)
-        plan_owed_windows(l, job, states, n, owed, owed_at);
+        plan_owed_windows(l, job, states, n, rows->owed, &rows->owed_at);
     digests_give(job);
 }
 
@@ -276,32 +280,32 @@ static enum status read_pipeline(struct ledger *l, struct claim *out, struct are
 static enum status claim_accounts(struct ledger *l, struct claim *out, struct arena *a, size_t max,
                                   struct err *err)
 {
-    struct pg_params p = {0};
-    struct pg_array ids;
-    PGresult *accounts, *feeds, *owed;
-    char id[37];
-    int feed_at = 0, owed_at = 0;
+    struct pg_params p = {.binary_result = true};
+    struct pg_column id;
+    struct claim_rows rows = {0};
+    PGresult *accounts;
+    char scheduler[37];
 
     pg_param_int(&p, a, (int64_t)max);
     pg_param_text(&p, arena_printf(a, "%" PRId64 " seconds", l->cfg->lease_s));
-    pg_param_text(&p, uuid_format(id, &l->scheduler_id));
+    pg_param_text(&p, uuid_format(scheduler, &l->scheduler_id));
     TRY(pg_query(l->pg, &accounts, a, claim_sql, &p, err));
     out->n_claimed = (size_t)PQntuples(accounts);
     if (out->n_claimed == 0)
         return ST_OK;
-    pg_array_open(&ids, a);
+    pg_columns_open(&id, a, (const enum pg_type[]){PG_BIGINT}, 1);
     for (int i = 0; i < PQntuples(accounts); i++)
-        pg_array_int(&ids, pg_int(accounts, i, 0));
-    p = (struct pg_params){0};
-    pg_param_text(&p, pg_array_close(&ids));
-    TRY(pg_query(l->pg, &feeds, a, feeds_sql, &p, err));
-    TRY(pg_query(l->pg, &owed, a, owed_sql, &p, err));
+        pg_column_int(&id, pg_bin_int(accounts, i, 0));
+    p = (struct pg_params){.binary_result = true};
+    pg_param_columns(&p, &id, 1);
+    TRY(pg_query(l->pg, &rows.feeds, a, feeds_sql, &p, err));
+    TRY(pg_query(l->pg, &rows.owed, a, owed_sql, &p, err));
     out->jobs = ARENA_ARRAY(a, out->n_claimed, struct tracked_job *);
     for (int i = 0; i < PQntuples(accounts); i++)
         out->jobs[out->n_jobs++] = job_of_row(l, accounts, i);
     qsort(out->jobs, out->n_jobs, sizeof(struct tracked_job *), compare_jobs);
     for (size_t i = 0; i < out->n_jobs; i++) {
-        plan_job(l, out->jobs[i], feeds, &feed_at, owed, &owed_at);
+        plan_job(l, a, out->jobs[i], &rows);
         TRY(owe_backfill(l, a, out->jobs[i], err));
     }
     TRY(widths_note(l, a, out, err));
@@ -358,32 +362,35 @@ static const char lock_sql[] =
     "AS j (account_id, epoch) ON a.account_id = j.account_id AND a.lease_epoch = j.epoch ORDER BY "
     "a.account_id FOR NO KEY UPDATE OF a";
 
+/* How feeds' readings ended. An audit's moment is now(), when its flag is set. */
+#define FEEDS_FROM                                                                                 \
+    "unnest($1::bigint[], $2::text[], $3::timestamptz[], $4::timestamptz[], $5::timestamptz[], "   \
+    "$6::text[], $7::text[], $8::boolean[], $9::timestamptz[], $10::boolean[], $11::boolean[], "   \
+    "$12::int[], $13::timestamptz[]) AS w (account_id, feed, complete_from, watermark, next_due, " \
+    "error, detail, failed, empty_since, audit3, audit30, bucket_s, resume)"
+static const enum pg_type feed_types[] = {PG_BIGINT, PG_TEXT, PG_TIME, PG_TIME, PG_TIME,
+                                          PG_TEXT,   PG_TEXT, PG_BOOL, PG_TIME, PG_BOOL,
+                                          PG_BOOL,   PG_INT,  PG_TIME};
+#define FEED_COLUMNS (sizeof(feed_types) / sizeof(feed_types[0]))
+
+/* An upsert takes twice the time of an UPDATE, and nearly all have been read before; so the few
+ * rows that are missing are made first. */
+static const char feeds_insert_sql[] =
+    "INSERT INTO account_feeds (account_id, feed, bucket_seconds) SELECT * FROM "
+    "unnest($1::bigint[], $2::text[], $3::int[]) ON CONFLICT DO NOTHING";
+
 static const char feeds_update_sql[] =
-    "INSERT INTO account_feeds AS f (account_id, feed, complete_from, watermark, next_due, "
-    "last_attempt_at, last_success_at, last_error, last_error_detail, consecutive_failures, "
-    "empty_since, audited_3d_at, audited_30d_at, bucket_seconds, resume_from) "
-    "SELECT account_id, feed, CASE WHEN watermark IS NOT NULL THEN complete_from END, watermark, "
-    "next_due, now(), CASE WHEN error = 'ok' THEN now() END, error, detail, failed::int, "
-    "empty_since, CASE WHEN audit3 THEN now() END, CASE WHEN audit30 THEN now() "
-    "END, bucket_s, resume FROM unnest($1::bigint[], $2::text[], $3::timestamptz[], "
-    "$4::timestamptz[], $5::timestamptz[], $6::text[], $7::text[], $8::boolean[], "
-    "$9::timestamptz[], "
-    "$10::boolean[], $11::boolean[], $12::int[], $13::timestamptz[]) AS w (account_id, feed, "
-    "complete_from, watermark, next_due, error, detail, failed, empty_since, audit3, audit30, "
-    "bucket_s, "
-    "resume) ON CONFLICT (account_id, feed) DO UPDATE SET complete_from = "
-    "coalesce(f.complete_from, excluded.complete_from), watermark = greatest(f.watermark, "
-    "excluded.watermark), next_due = excluded.next_due, last_attempt_at = now(), last_success_at "
-    "= coalesce(excluded.last_success_at, f.last_success_at), last_error = excluded.last_error, "
-    "resume_from = CASE WHEN excluded.last_error = 'ok' THEN excluded.resume_from ELSE "
-    "coalesce(excluded.resume_from, f.resume_from) END, last_error_detail = "
-    "excluded.last_error_detail, consecutive_failures = CASE WHEN excluded.consecutive_failures = "
-    "1 THEN f.consecutive_failures + 1 WHEN excluded.last_error = 'ok' THEN 0 ELSE "
-    "f.consecutive_failures END, empty_since = excluded.empty_since, bucket_seconds = CASE WHEN "
-    "excluded.watermark IS NULL THEN "
-    "f.bucket_seconds ELSE excluded.bucket_seconds END, audited_3d_at = "
-    "coalesce(excluded.audited_3d_at, f.audited_3d_at), audited_30d_at = "
-    "coalesce(excluded.audited_30d_at, f.audited_30d_at)";
+    "UPDATE account_feeds f SET complete_from = coalesce(f.complete_from, CASE WHEN w.watermark IS "
+    "NOT NULL THEN w.complete_from END), watermark = greatest(f.watermark, w.watermark), next_due "
+    "= w.next_due, last_attempt_at = now(), last_success_at = CASE WHEN w.error = 'ok' THEN now() "
+    "ELSE f.last_success_at END, last_error = w.error, last_error_detail = w.detail, resume_from "
+    "= CASE WHEN w.error = 'ok' THEN w.resume ELSE coalesce(w.resume, f.resume_from) END, "
+    "consecutive_failures = CASE WHEN w.failed THEN f.consecutive_failures + 1 WHEN w.error = "
+    "'ok' THEN 0 ELSE f.consecutive_failures END, empty_since = w.empty_since, bucket_seconds = "
+    "CASE WHEN w.watermark IS NULL THEN f.bucket_seconds ELSE w.bucket_s END, audited_3d_at = "
+    "CASE WHEN w.audit3 THEN now() ELSE f.audited_3d_at END, audited_30d_at = CASE WHEN w.audit30 "
+    "THEN now() ELSE f.audited_30d_at END "
+    "FROM " FEEDS_FROM " WHERE f.account_id = w.account_id AND f.feed = w.feed";
 
 static const char owed_update_sql[] =
     "WITH w AS (SELECT * FROM unnest($1::bigint[], $2::timestamptz[], $3::text[], $4::bigint[], "
@@ -427,6 +434,10 @@ static const char owed_accounts_sql[] =
     "(account_id, claimed_at, "                                                                    \
     "final, failed, error, detail, requests, pages, inserted, updated, removed, unchanged, "       \
     "forced, same)) "
+static const enum pg_type run_types[] = {PG_BIGINT, PG_TIME,   PG_BOOL,   PG_BOOL,   PG_TEXT,
+                                         PG_TEXT,   PG_BIGINT, PG_BIGINT, PG_BIGINT, PG_BIGINT,
+                                         PG_BIGINT, PG_BIGINT, PG_BOOL,   PG_BIGINT};
+#define RUN_COLUMNS (sizeof(run_types) / sizeof(run_types[0]))
 #define RUN_SUMS                                                                                   \
     "started_at = coalesce(r.started_at, now()), jobs = r.jobs + s.jobs, "                         \
     "requests = r.requests + s.requests, pages = r.pages + s.pages, "                              \
@@ -480,11 +491,6 @@ static const char release_sql[] =
     "FROM unnest($1::bigint[], $2::boolean[], $3::bytea[]) AS j (account_id, idle, digests) "
     "WHERE a.account_id = j.account_id";
 
-static void put_bool(struct pg_array *arr, bool v)
-{
-    pg_array_text(arr, text_of(v ? "t" : "f"));
-}
-
 static void close_all(struct pg_params *p, struct pg_array *arrays, size_t n)
 {
     for (size_t i = 0; i < n; i++)
@@ -536,47 +542,63 @@ static int64_t empty_since_us(const struct job_window *w, enum ending ending)
                                           : w->state.empty_since_us;
 }
 
+static void live_row(const struct ledger *l, const struct tracked_job *job,
+                     const struct job_window *w, struct pg_column *col)
+{
+    struct verdict v = window_verdict(job, w);
+    bool ok = v.ending == END_OK;
+    bool progress = v.complete_us > w->asked.from_us;
+    const struct outcome how = {v.ending, w->state.consecutive_failures + 1, w->retry_after_s};
+    struct feed_state now = w->state;
+
+    now.empty_since_us = empty_since_us(w, v.ending);
+    pg_column_int(&col[0], job->account_id);
+    pg_column_text(&col[1], text_of(w->feed->name));
+    pg_column_time(&col[2], w->asked.from_us);
+    pg_column_time(&col[3], v.complete_us);
+    pg_column_time(&col[4],
+                   plan_next_due(&l->slots, job->account_id, &now, &how, job->claimed_at_us));
+    pg_column_text(&col[5], text_of(ending_name(v.ending)));
+    pg_column_text(&col[6], ok ? TEXT_NULL : text_of(v.detail));
+    pg_column_int(&col[7], ending_failed(v.ending));
+    pg_column_time(&col[8], now.empty_since_us);
+    /* an audit that ended early is carried on from where it stopped */
+    pg_column_int(&col[9], (ok || progress) && w->audits_3d);
+    pg_column_int(&col[10], (ok || progress) && w->audits_30d);
+    pg_column_int(&col[11], w->asked.bucket_s);
+    pg_column_time(&col[12], w->skipped_us != 0 ? w->skipped_us
+                             : !ok && progress  ? v.complete_us
+                                                : 0);
+}
+
 static enum status settle_live(struct ledger *l, struct arena *a, struct tracked_job *const *jobs,
                                size_t n, struct err *err)
 {
-    struct pg_array col[13];
-    struct pg_params p = {0};
+    struct pg_column col[FEED_COLUMNS], fresh[3];
+    struct pg_params p = {0}, missing = {0};
 
-    open_all(col, 13, a);
+    pg_columns_open(col, a, feed_types, FEED_COLUMNS);
+    pg_columns_open(fresh, a, (const enum pg_type[]){PG_BIGINT, PG_TEXT, PG_INT}, 3);
     for (size_t i = 0; i < n; i++) {
         for (size_t k = 0; k < jobs[i]->n_windows; k++) {
             const struct job_window *w = &jobs[i]->windows[k];
-            struct verdict v = window_verdict(jobs[i], w);
-            bool failed = ending_failed(v.ending);
-            bool progress = v.complete_us > w->asked.from_us;
-            const struct outcome how = {v.ending, w->state.consecutive_failures + 1,
-                                        w->retry_after_s};
-            struct feed_state now = w->state;
             if (w->owed_id)
                 continue;
-            now.empty_since_us = empty_since_us(w, v.ending);
-            pg_array_int(&col[0], jobs[i]->account_id);
-            pg_array_text(&col[1], text_of(w->feed->name));
-            pg_array_time(&col[2], w->asked.from_us);
-            pg_array_time(&col[3], v.complete_us);
-            pg_array_time(&col[4], plan_next_due(&l->slots, jobs[i]->account_id, &now, &how,
-                                                 jobs[i]->claimed_at_us));
-            pg_array_text(&col[5], text_of(ending_name(v.ending)));
-            pg_array_text(&col[6], v.ending == END_OK ? TEXT_NULL : text_of(v.detail));
-            put_bool(&col[7], failed);
-            pg_array_time(&col[8], now.empty_since_us);
-            /* an audit that ended early is carried on from where it stopped */
-            put_bool(&col[9], (v.ending == END_OK || progress) && w->audits_3d);
-            put_bool(&col[10], (v.ending == END_OK || progress) && w->audits_30d);
-            pg_array_int(&col[11], w->asked.bucket_s);
-            pg_array_time(&col[12], w->skipped_us != 0               ? w->skipped_us
-                                    : v.ending != END_OK && progress ? v.complete_us
-                                                                     : 0);
+            live_row(l, jobs[i], w, col);
+            if (w->state.stored)
+                continue;
+            pg_column_int(&fresh[0], jobs[i]->account_id);
+            pg_column_text(&fresh[1], text_of(w->feed->name));
+            pg_column_int(&fresh[2], w->asked.bucket_s);
         }
     }
-    if (!col[0].any)
+    if (col[0].n == 0)
         return ST_OK;
-    close_all(&p, col, 13);
+    if (fresh[0].n > 0) {
+        pg_param_columns(&missing, fresh, 3);
+        TRY(pg_query(l->pg, NULL, NULL, feeds_insert_sql, &missing, err));
+    }
+    pg_param_columns(&p, col, FEED_COLUMNS);
     TRY(pg_query(l->pg, NULL, NULL, feeds_update_sql, &p, err));
     return backfill_waits(l, a, jobs, n, err);
 }
@@ -674,7 +696,7 @@ static enum status tick_run(struct ledger *l, struct arena *a, struct tracked_jo
 
 /* A live job in the sums of runs: failed when some feed failed, final unless more is to come at
  * once. */
-static void run_row(struct arena *a, const struct tracked_job *job, struct pg_array *col)
+static void run_row(struct arena *a, const struct tracked_job *job, struct pg_column *col)
 {
     int64_t requests = 0, pages = 0, inserted = 0, updated = 0, removed = 0, unchanged = 0;
     int64_t same = 0;
@@ -701,31 +723,31 @@ static void run_row(struct arena *a, const struct tracked_job *job, struct pg_ar
         }
         final &= !ending_is_partial(v.ending);
     }
-    pg_array_int(&col[0], job->account_id);
-    pg_array_time(&col[1], job->claimed_at_us);
-    put_bool(&col[2], final || error.at);
-    put_bool(&col[3], error.at);
-    pg_array_text(&col[4], error);
-    pg_array_text(&col[5], detail);
-    pg_array_int(&col[6], requests);
-    pg_array_int(&col[7], pages);
-    pg_array_int(&col[8], inserted);
-    pg_array_int(&col[9], updated);
-    pg_array_int(&col[10], removed);
-    pg_array_int(&col[11], unchanged);
-    put_bool(&col[12], job->forced);
-    pg_array_int(&col[13], same);
+    pg_column_int(&col[0], job->account_id);
+    pg_column_time(&col[1], job->claimed_at_us);
+    pg_column_int(&col[2], final || error.at);
+    pg_column_int(&col[3], error.at != NULL);
+    pg_column_text(&col[4], error);
+    pg_column_text(&col[5], detail);
+    pg_column_int(&col[6], requests);
+    pg_column_int(&col[7], pages);
+    pg_column_int(&col[8], inserted);
+    pg_column_int(&col[9], updated);
+    pg_column_int(&col[10], removed);
+    pg_column_int(&col[11], unchanged);
+    pg_column_int(&col[12], job->forced);
+    pg_column_int(&col[13], same);
 }
 
 static enum status settle_runs(struct ledger *l, struct arena *a, struct tracked_job *const *jobs,
                                size_t n, struct err *err)
 {
-    struct pg_array col[14];
+    struct pg_column col[RUN_COLUMNS];
     struct pg_params p = {0};
     char tick[TIME_TEXT_MAX];
     bool forced = false, scheduled = false;
 
-    open_all(col, 14, a);
+    pg_columns_open(col, a, run_types, RUN_COLUMNS);
     for (size_t i = 0; i < n; i++) {
         /* with nothing to ask it only matters to a run that waits for it */
         if ((jobs[i]->owed || jobs[i]->n_windows == 0) && !jobs[i]->forced)
@@ -734,9 +756,9 @@ static enum status settle_runs(struct ledger *l, struct arena *a, struct tracked
         forced |= jobs[i]->forced;
         scheduled |= !jobs[i]->forced;
     }
-    if (!col[0].any)
+    if (col[0].n == 0)
         return ST_OK;
-    close_all(&p, col, 14);
+    pg_param_columns(&p, col, RUN_COLUMNS);
     if (forced)
         TRY(pg_query(l->pg, NULL, NULL, manual_runs_sql, &p, err));
     if (!scheduled)
@@ -750,25 +772,23 @@ static enum status settle_runs(struct ledger *l, struct arena *a, struct tracked
 static enum status lock_ours(struct ledger *l, struct arena *a, struct tracked_job **jobs,
                              size_t *n, struct err *err)
 {
-    struct pg_array ids, epochs;
-    struct pg_params p = {0};
+    struct pg_column col[2];
+    struct pg_params p = {.binary_result = true};
     PGresult *r;
     size_t kept = 0;
     int at = 0;
 
     qsort(jobs, *n, sizeof(struct tracked_job *), compare_jobs);
-    pg_array_open(&ids, a);
-    pg_array_open(&epochs, a);
+    pg_columns_open(col, a, (const enum pg_type[]){PG_BIGINT, PG_BIGINT}, 2);
     for (size_t i = 0; i < *n; i++) {
-        pg_array_int(&ids, jobs[i]->account_id);
-        pg_array_int(&epochs, jobs[i]->epoch);
+        pg_column_int(&col[0], jobs[i]->account_id);
+        pg_column_int(&col[1], jobs[i]->epoch);
     }
-    pg_param_text(&p, pg_array_close(&ids));
-    pg_param_text(&p, pg_array_close(&epochs));
+    pg_param_columns(&p, col, 2);
     TRY(pg_query(l->pg, &r, a, lock_sql, &p, err));
     for (size_t i = 0; i < *n; i++)
         /* an account's lost job and the one after it may end in the same moment */
-        if (rows_of(r, &at, jobs[i]->account_id) && pg_int(r, at, 1) == jobs[i]->epoch)
+        if (rows_of(r, &at, jobs[i]->account_id) && pg_bin_int(r, at, 1) == jobs[i]->epoch)
             jobs[kept++] = jobs[i];
     if (kept < *n)
         LOG(WARN, "lease.lost", KV("jobs", (int64_t)(*n - kept)));
@@ -781,7 +801,7 @@ static enum status settle(struct ledger *l, struct arena *a, struct tracked_job 
 {
     struct tracked_job **ours = ARENA_ARRAY(a, n, struct tracked_job *);
     size_t n_ours = n;
-    struct pg_array ids, idle, digests;
+    struct pg_column col[3];
     struct pg_params p = {0};
 
     memcpy(ours, jobs, n * sizeof(struct tracked_job *));
@@ -794,17 +814,13 @@ static enum status settle(struct ledger *l, struct arena *a, struct tracked_job 
     CRASH_POINT("scheduler.watermark.moved");
     TRY(tick_run(l, a, ours, n_ours, err));
     TRY(settle_runs(l, a, ours, n_ours, err));
-    pg_array_open(&ids, a);
-    pg_array_open(&idle, a);
-    pg_array_open(&digests, a);
+    pg_columns_open(col, a, (const enum pg_type[]){PG_BIGINT, PG_BOOL, PG_BYTEA}, 3);
     for (size_t i = 0; i < n_ours; i++) {
-        pg_array_int(&ids, ours[i]->account_id);
-        put_bool(&idle, ours[i]->n_windows == 0);
-        pg_array_bytea(&digests, digests_write(a, ours[i]));
+        pg_column_int(&col[0], ours[i]->account_id);
+        pg_column_int(&col[1], ours[i]->n_windows == 0);
+        pg_column_text(&col[2], digests_write(a, ours[i]));
     }
-    pg_param_text(&p, pg_array_close(&ids));
-    pg_param_text(&p, pg_array_close(&idle));
-    pg_param_text(&p, pg_array_close(&digests));
+    pg_param_columns(&p, col, 3);
     TRY(pg_query(l->pg, NULL, NULL, release_sql, &p, err));
     TRY(pg_exec(l->pg, finish_sql, err));
     CRASH_POINT("scheduler.settle.committing");

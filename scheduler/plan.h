@@ -13,6 +13,7 @@
 /* What the ledger knows of one feed of one account; 0 = never. */
 struct feed_state {
     const struct feed *feed;
+    bool stored; /* it has its row; else all is as by default */
     bool enabled;
     int64_t resume_us; /* the last reading ended early: where it stopped */
     int64_t complete_from_us, watermark_us;
