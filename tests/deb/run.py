@@ -25,9 +25,11 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, "..", "stack"), os.path.join(HERE, "..", "e2e")]
 
 import harness  # noqa: E402
+import story  # noqa: E402
 from engine import Impossible  # noqa: E402
 from harness import Failed, check, equal, matches, wait_for  # noqa: E402
 from machine import Machine, status_of  # noqa: E402
+from story import test  # noqa: E402
 
 LIMIT_S = 600
 SECRETS = "/etc/usage-fetcher/secrets"
@@ -82,16 +84,6 @@ class Installed(harness.Stack):
         dates = [time.strftime("%Y-%m-%d", time.gmtime(d * 86400)) for d in (day, day + 1)]
         self.usagectl("inject", "--file", "-", "--wait", text="".join(f"{name},,{dates[0]},{dates[1]}\n" for name in self.names(ACCOUNTS)))
         return self.compare(ACCOUNTS)
-
-
-TESTS = []
-
-
-def test(name):
-    def register(function):
-        TESTS.append((name, function))
-        return function
-    return register
 
 
 @test("installed with apt in a clean Debian 12, with what it depends on")
@@ -394,20 +386,8 @@ def _(s):
     equal(m.run("systemctl", "list-units", "--failed", "--no-legend"), "", "failed units")
 
 
-def run(s):
-    """Answers (passed, failed). Each test goes on where the one before it ended, so the first failure ends all."""
-    for number, (name, function) in enumerate(TESTS):
-        began = time.monotonic()
-        try:
-            function(s)
-            print(f"ok      {name}  ({time.monotonic() - began:.1f} s)", flush=True)
-        except Exception as e:  # pylint: disable=broad-except
-            print(f"FAILED  {name}  ({time.monotonic() - began:.1f} s)\n        {type(e).__name__}: {e}".replace("\n", "\n        "), flush=True)
-            if s.machine.leader:
-                with contextlib.suppress(Exception):
-                    print("        " + s.machine.run("journalctl", "--no-pager", "-n", "40").replace("\n", "\n        "))
-            return number, len(TESTS) - number
-    return len(TESTS), 0
+def trouble(s):
+    return s.machine.run("journalctl", "--no-pager", "-n", "40") if s.machine.leader else ""
 
 
 def built():
@@ -435,7 +415,7 @@ def main():
         machine = Machine(folder, os.path.join(harness.BUILD, "stack"))
         print(f"a clean Debian 12: {time.monotonic() - began:.0f} s", flush=True)
         s = Installed(machine, package, lintian)
-        passed, failed = run(s)
+        passed, failed = story.run(s, trouble, len(story.TESTS))
     except (Impossible, Failed) as e:
         print(f"FAILED  {e}", flush=True)
     finally:

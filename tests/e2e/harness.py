@@ -223,6 +223,11 @@ class Postgres:
 Result = collections.namedtuple("Result", "code out err")
 
 
+def changed(env, changes):
+    """The environment with these names set anew; None takes a name out."""
+    return {name: value for name, value in {**env, **changes}.items() if value is not None}
+
+
 class Stack:
     """Temporary folder, Postgres, simulator, secrets, and any number of each stage."""
 
@@ -295,12 +300,7 @@ class Stack:
         if stage == "scheduler":
             env.setdefault("UF_SCHEDULE", NEVER)
             env.setdefault("UF_LEASE", "10s")
-        for name, value in more.items():
-            if value is None:
-                env.pop(name, None)
-            else:
-                env[name] = value
-        return env
+        return changed(env, more)
 
     # -- stages --
 

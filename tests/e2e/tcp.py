@@ -2,11 +2,13 @@
 
 import os
 import re
+import signal
+import time
 
 import zmq
 import zmq.utils.z85
 
-from harness import STAGES, Stack, check, equal, free_endpoints
+from harness import STAGES, Process, Stack, changed, check, equal, free_endpoints, wait_for
 
 ROLES = STAGES + ("gateway", "usagectl")
 LINKS = ("JOBS", "PAGES", "RECORDS", "ACKS", "CONTROL")
@@ -54,12 +56,7 @@ class TcpStack(Stack):
         elif stage in self.pairs:
             env["UF_CURVE_SECRET_FILE"] = self.secret_file(stage)
             env["UF_CURVE_KEYS"] = self.key_list
-        for name, value in more.items():
-            if value is None:
-                env.pop(name, None)
-            else:
-                env[name] = value
-        return env
+        return changed(env, more)
 
     def control(self, request, seconds=10):
         with zmq.Context() as context, context.socket(zmq.REQ) as s:
@@ -83,6 +80,23 @@ class TcpStack(Stack):
 def wear(socket, pair, server_key):
     socket.curve_publickey, socket.curve_secretkey = pair[0].encode(), pair[1].encode()
     socket.curve_serverkey = server_key.encode()
+
+
+def captured(s, interface, which, work):
+    """The path of a capture of what passes an interface while work() runs. `which`: a filter in tcpdump's words."""
+    path = os.path.join(s.folder, "wire.pcap")
+    dump = Process("tcpdump", ["tcpdump", "-i", interface, "-U", "-s", "0", "-B", "16384", "-w", path, "-Z", "root", which],
+                   {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}, os.path.join(s.folder, "tcpdump.out"), s.folder)
+    try:
+        wait_for("tcpdump listening", lambda: "listening on" in dump.text() or not dump.alive(), 10)
+        check(dump.alive(), f"tcpdump can not listen on {interface} (this test needs root):\n" + dump.text())
+        work()
+        time.sleep(1.5)  # the next pulses, too
+    finally:
+        if dump.alive():
+            dump.stop(signal.SIGINT)
+    check("\n0 packets dropped by kernel" in dump.text(), "tcpdump did not see everything:\n" + dump.text())
+    return path
 
 
 def secrets_of(s, accounts):

@@ -4,17 +4,15 @@ import contextlib
 import json
 import os
 import re
-import signal
 import subprocess
-import time
 import urllib.request
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from harness import BIN, ROOT, STAGES, Failed, Process, Stack, check, equal, free_endpoints, matches, wait_for
+from harness import BIN, ROOT, STAGES, Failed, check, equal, matches, wait_for
 from runner import shared, stack, test
-from tcp import ROLES, TcpStack, secrets_of, wear
+from tcp import ROLES, TcpStack, captured, secrets_of, wear
 
 ACCOUNTS = 6
 
@@ -188,31 +186,14 @@ def _():
 
 # ---- what a bystander sees ----
 
-def captured(s, work):
-    """The bytes of the links' connections while work() runs, as tcpdump on loopback saw them."""
-    ports = {e.rsplit(":", 1)[1] for e in list(s.endpoints.values()) + list(s.pulses.values())}
-    path = os.path.join(s.folder, "links.pcap")
-    argv = ["tcpdump", "-i", "lo", "-U", "-s", "0", "-B", "16384", "-w", path, "-Z", "root",
-            " or ".join(f"tcp port {p}" for p in sorted(ports))]
-    dump = Process("tcpdump", argv, {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}, os.path.join(s.folder, "tcpdump.out"), s.folder)
-    try:
-        wait_for("tcpdump listening", lambda: "listening on" in dump.text() or not dump.alive(), 10)
-        check(dump.alive(), "tcpdump can not listen on lo (this test needs root):\n" + dump.text())
-        work()
-        time.sleep(1.5)  # the next pulses, too
-    finally:
-        if dump.alive():
-            dump.stop(signal.SIGINT)
-    matches(r"\n0 packets dropped by kernel", dump.text(), "tcpdump saw everything")
-    with open(path, "rb") as f:
-        return f.read()
-
-
 def seen_on_the_wire(curve):
     with stack_of(curve) as s:
         s.start_all()
         s.add_accounts(range(ACCOUNTS))
-        bytes_ = captured(s, lambda: (s.run(), s.usagectl("top"), s.usagectl("status")))
+        ports = sorted(e.rsplit(":", 1)[1] for e in {*s.endpoints.values(), *s.pulses.values()})
+        path = captured(s, "lo", " or ".join(f"tcp port {p}" for p in ports), lambda: (s.run(), s.usagectl("top"), s.usagectl("status")))
+        with open(path, "rb") as f:
+            bytes_ = f.read()
         check(len(bytes_) > 100000, f"only {len(bytes_)} bytes were captured")
         s.wait_backfill()
         s.compare(range(ACCOUNTS), s.sim.start_now - s.reach_s)

@@ -339,14 +339,8 @@ def _():
              ({"UF_HTTP": "8080"}, "HOST:PORT"), ({"UF_HTTP": "127.0.0.1:99999"}, "HOST:PORT"),
              ({"UF_HTTP": f"127.0.0.1:{s.client.port}"}, "in use.*free port"), ({"DATABASE_URL": None}, "DATABASE_URL is not set"))
     for env, words in cases:
-        full = s.stage_env("gateway")
-        full.setdefault("CRON_API_KEY", s.cron_key)
-        for name, value in env.items():
-            full.pop(name, None)
-            if value is not None:
-                full[name] = value
-        done = subprocess.run([os.path.join(BUILD, "bin", "uf-gateway")], env=full, cwd=s.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                              timeout=10, check=False)
+        done = subprocess.run([os.path.join(BUILD, "bin", "uf-gateway")], env=s.stage_env("gateway", **env), cwd=s.folder,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=10, check=False)
         equal(done.returncode, 100, f"{env}: {done.stderr.decode()[-300:]}")
         matches(words, done.stderr.decode(), str(env))
 

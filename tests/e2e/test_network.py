@@ -4,7 +4,6 @@ to a bystander. Everything that leaves a host is encrypted: the links, the way t
 import contextlib
 import os
 import re
-import signal
 import socket
 import ssl
 import subprocess
@@ -17,7 +16,7 @@ from harness import PG_BIN, STAGES, Postgres, Process, check, equal, wait_for
 from network import NETWORK, TOOLS, Network
 from runner import stack, test
 from sim import Sim
-from tcp import TcpStack, secrets_of
+from tcp import TcpStack, captured, secrets_of
 
 FETCHERS, NORMALIZERS = ("fetcher-1", "fetcher-2"), ("normalizer-1", "normalizer-2")
 HOSTS = ("postgres", "scheduler-1", "scheduler-2", *FETCHERS, *NORMALIZERS, "writer-1", "gateway", "provider", "desk")
@@ -203,23 +202,6 @@ def stamp(day):
 
 # ---- what a bystander sees ----
 
-def captured(s, work):
-    """The path of a capture of all that the hosts send each other while work() runs; not what the test itself asks."""
-    path = os.path.join(s.folder, "network.pcap")
-    dump = Process("tcpdump", ["tcpdump", "-i", "switch", "-U", "-s", "0", "-B", "16384", "-w", path, "-Z", "root", f"not host {NETWORK}.1"],
-                   TOOLS, os.path.join(s.folder, "tcpdump.out"), s.folder)
-    try:
-        wait_for("tcpdump listening", lambda: "listening on" in dump.text() or not dump.alive(), 10)
-        check(dump.alive(), "tcpdump can not listen on the bridge:\n" + dump.text())
-        work()
-        time.sleep(1.5)  # the next pulses, too
-    finally:
-        if dump.alive():
-            dump.stop(signal.SIGINT)
-    check("\n0 packets dropped by kernel" in dump.text(), "tcpdump did not see everything:\n" + dump.text())
-    return path
-
-
 def packets(path, port):
     done = subprocess.run(["tcpdump", "-r", path, "-n", "--count", f"tcp port {port}"], env=TOOLS, check=True, stdout=subprocess.PIPE,
                           stderr=subprocess.DEVNULL)
@@ -237,7 +219,7 @@ def seen_on_the_wire(curve):
             s.run()
             s.usagectl("top")
             s.usagectl("status")
-        path = captured(s, whole_life)
+        path = captured(s, "switch", f"not host {NETWORK}.1", whole_life)  # not what the test itself asks
         ways = [port for _, port in PORTS.values()] + [5432, 443]
         equal([port for port in ways if packets(path, port) < 12], [], "ports without traffic in the capture")
         s.wait_backfill()

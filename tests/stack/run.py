@@ -23,9 +23,11 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "e2e"))
 
 import harness  # noqa: E402
+import story  # noqa: E402
 from engine import Engine, Impossible  # noqa: E402
 from harness import Failed, check, equal, matches, wait_for  # noqa: E402
 from sim import Sim  # noqa: E402
+from story import test  # noqa: E402
 from test_roles import REFUSED, says  # noqa: E402
 
 LIMIT_S = 600
@@ -124,16 +126,6 @@ class ComposeStack(harness.Stack):
             wait_for("every run has ended", lambda: self.value("SELECT count(*) = 0 FROM fetch_runs WHERE finished_at IS NULL"), 90, 0.3)
             return self.compare(ACCOUNTS, start=(last - 7) * 86400)
         return finish
-
-
-TESTS = []
-
-
-def test(name):
-    def register(function):
-        TESTS.append((name, function))
-        return function
-    return register
 
 
 @test("the images are built, and the runtime layer is small")
@@ -393,26 +385,10 @@ def output_of(*argv):
     return subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False).stdout.decode(errors="replace")
 
 
-def run(s):
-    """Answers (passed, failed). What follows a failed start makes no sense and is counted as one failure each."""
-    passed = failed = 0
-    for number, (name, function) in enumerate(TESTS):
-        began = time.monotonic()
-        try:
-            function(s)
-            passed += 1
-            print(f"ok      {name}  ({time.monotonic() - began:.1f} s)", flush=True)
-        except Exception as e:  # pylint: disable=broad-except
-            failed += 1
-            print(f"FAILED  {name}  ({time.monotonic() - began:.1f} s)\n        {type(e).__name__}: {e}".replace("\n", "\n        "), flush=True)
-            with contextlib.suppress(Exception):
-                print("        " + s.compose("ps", "-a", "--format", "{{.Name}}: {{.Status}}", ok=False).strip().replace("\n", "\n        "))
-                for line in s.compose("logs", "--no-color", "--tail", "40", ok=False).splitlines():
-                    if re.search(r'"level":"(warn|error)"|ERROR|FATAL|usagectl:', line):
-                        print("        " + line[:400])
-            if number < 2:
-                return passed, failed + len(TESTS) - number - 1
-    return passed, failed
+def trouble(s):
+    lines = s.compose("logs", "--no-color", "--tail", "40", ok=False).splitlines()
+    return "\n".join([s.compose("ps", "-a", "--format", "{{.Name}}: {{.Status}}", ok=False).strip()] +
+                     [line[:400] for line in lines if re.search(r'"level":"(warn|error)"|ERROR|FATAL|usagectl:', line)])
 
 
 def too_late():
@@ -443,7 +419,7 @@ def main():
         preparing.cancel()
         limit()  # of what is ours: images, stack, tests
         s = ComposeStack(engine)
-        passed, failed = run(s)
+        passed, failed = story.run(s, trouble, needed=2)  # images, and a start
     except Impossible as e:
         print(f"FAILED  {e}", flush=True)
     finally:
