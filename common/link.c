@@ -950,25 +950,19 @@ enum status link_send(struct link *link, size_t socket, const struct text *frame
     return ST_OK;
 }
 
-enum status link_send_bodies(struct link *link, struct text head, const struct text *bodies,
-                             size_t n_bodies, void (*free_body)(void *body, void *hint),
-                             struct err *err)
+enum status link_send_body(struct link *link, struct text head, struct text body,
+                           void (*free_body)(void *body, void *hint), struct err *err)
 {
-    void *to = link_socket(link, 0);
+    void *to = link_socket(link, 0), *owned;
     zmq_msg_t frame;
 
-    if (zmq_send(to, head.at, head.len, ZMQ_DONTWAIT | (n_bodies ? ZMQ_SNDMORE : 0)) < 0)
+    if (zmq_send(to, head.at, head.len, ZMQ_DONTWAIT | ZMQ_SNDMORE) < 0)
         return send_failed(link, err);
-    for (size_t i = 0; i < n_bodies; i++) {
-        void *body;
-        memcpy(&body, &bodies[i].at, sizeof(body)); /* whose owner ZeroMQ becomes */
-        if (zmq_msg_init_data(&frame, body, bodies[i].len, free_body, NULL) < 0)
-            memory_out();
-        /* Refused in the middle, the peer has just gone and the message with it. The rest is
-         * offered all the same: libzmq drops frames up to a message's last. The pages are read
-         * again. */
-        if (zmq_msg_send(&frame, to, i + 1 < n_bodies ? ZMQ_SNDMORE : 0) < 0)
-            (void)zmq_msg_close(&frame);
-    }
+    memcpy(&owned, &body.at, sizeof(owned)); /* whose owner ZeroMQ becomes */
+    if (zmq_msg_init_data(&frame, owned, body.len, free_body, NULL) < 0)
+        memory_out();
+    /* Refused now, the peer has just gone and the message with it. The pages are read again. */
+    if (zmq_msg_send(&frame, to, 0) < 0)
+        (void)zmq_msg_close(&frame);
     return ST_OK;
 }

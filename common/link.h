@@ -68,7 +68,7 @@ uint64_t link_generation(const struct link *link);
 
 /* A received message: frames as they came. Freed by msg_clear. `peer` is the routing id that a
  * ROUTER put before. */
-#define MSG_FRAMES_MAX (1 + 64 + 2)
+#define MSG_FRAMES_MAX 4
 struct msg {
     zmq_msg_t frames[MSG_FRAMES_MAX];
     size_t n;
@@ -86,11 +86,10 @@ enum status link_recv(struct link *link, size_t socket, struct msg *out, struct 
 enum status link_send(struct link *link, size_t socket, const struct text *frames, size_t n,
                       struct err *err) CHECKED;
 
-/* The same, with bodies that ZeroMQ frees with `free_body(body, NULL)` when it is done: head is
- * copied, bodies are not. On any status but ST_OK the bodies are still the caller's. */
-enum status link_send_bodies(struct link *link, struct text head, const struct text *bodies,
-                             size_t n_bodies, void (*free_body)(void *body, void *hint),
-                             struct err *err) CHECKED;
+/* The same, of two frames: head is copied, body is not; ZeroMQ calls `free_body(body.at, NULL)`
+ * when it is done with it. On any status but ST_OK the body is still the caller's. */
+enum status link_send_body(struct link *link, struct text head, struct text body,
+                           void (*free_body)(void *body, void *hint), struct err *err) CHECKED;
 
 /* Whether a send on socket 0 would be taken now (ZMQ_EVENTS & ZMQ_POLLOUT). */
 bool link_writable(struct link *link);

@@ -672,7 +672,7 @@ enum status done_decode(const struct done **out, struct arena *a, struct text ms
 
 /* ---- pages ---- */
 
-#define PAGE_FIELDS 6
+#define PAGE_FIELDS 7
 void pages_encode_head(struct buf *out, const struct pages *p)
 {
     msgpack_packer pk = packer(out, WIRE_PAGES, 2);
@@ -688,6 +688,7 @@ void pages_encode_head(struct buf *out, const struct pages *p)
         msgpack_pack_int64(&pk, page->complete_us);
         put_bool(&pk, page->last);
         put_digest(&pk, &page->digest);
+        msgpack_pack_uint64(&pk, page->body.len);
     }
 }
 
@@ -702,11 +703,26 @@ static void get_page(struct reader *r, struct page *page)
     page->complete_us = get_time(&in, "complete");
     page->last = get_bool(&in, "last");
     page->digest = get_digest(&in);
+    page->body.len = (size_t)get_int(&in, "size", 0, INT64_MAX);
     array_end(r, &in);
 }
 
+/* Gives each page its part of the bodies; answers whether they come to just all of them. */
+static bool share_out(struct page *pages, size_t n, struct text bodies)
+{
+    for (size_t i = 0; i < n; i++) {
+        struct text *body = &pages[i].body;
+        if (body->len > bodies.len)
+            return false;
+        body->at = bodies.at;
+        bodies.at += body->len;
+        bodies.len -= body->len;
+    }
+    return bodies.len == 0;
+}
+
 enum status pages_decode(const struct pages **out, struct arena *a, struct text head,
-                         const struct text *bodies, size_t n_bodies, struct err *err)
+                         struct text bodies, struct err *err)
 {
     struct pages *p = ARENA_NEW(a, struct pages);
     struct page *pages;
@@ -720,10 +736,10 @@ enum status pages_decode(const struct pages **out, struct arena *a, struct text 
         get_page(&in, &pages[i]);
     array_end(&r, &in);
     TRY(message_end(&r));
-    if (n_bodies != p->n_pages)
-        return err_set(err, ST_REJECT, "pages: %zu bodies for %zu pages", n_bodies, p->n_pages);
-    for (size_t i = 0; i < n_bodies; i++)
-        pages[i].body = bodies[i];
+    if (!share_out(pages, p->n_pages, bodies))
+        return err_set(err, ST_REJECT,
+                       "pages: their sizes do not come to the %zu bytes that follow", bodies.len);
+    p->bodies = bodies;
     *out = p;
     return ST_OK;
 }

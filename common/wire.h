@@ -171,17 +171,18 @@ struct page {
         complete_us; /* with this page and all before it stored, the feed is complete until here */
     bool last;       /* the provider said that no more follows */
     struct page_digest digest;
-    struct text body; /* its own frame */
+    struct text body; /* a part of `bodies` below */
 };
 struct pages {
     struct origin origin;
     const struct page *pages;
     size_t n_pages;
+    struct text bodies; /* those of all pages, one after another: the frame after the head */
 };
 void pages_encode_head(struct buf *out, const struct pages *p);
-/* `bodies`: the n_bodies frames after the head. */
+/* Pages refer to `bodies`, which is not copied. */
 enum status pages_decode(const struct pages **out, struct arena *a, struct text head,
-                         const struct text *bodies, size_t n_bodies, struct err *err) CHECKED;
+                         struct text bodies, struct err *err) CHECKED;
 
 /* records: whole buckets that replace what the table has. normalizer -> writer */
 struct span {

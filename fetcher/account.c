@@ -41,10 +41,10 @@ struct account {
     bool stopping;
     int64_t wake_us;
 
-    struct page pages[ACCOUNT_BUNDLE_PAGES];
-    char *bodies[ACCOUNT_BUNDLE_PAGES]; /* what their bodies point to */
+    struct page pages[ACCOUNT_BUNDLE_PAGES]; /* of their bodies only the size is known here */
     size_t n_pages;
-    size_t pages_bytes;
+    char *bodies; /* one after another: as one frame they travel for a quarter of what many take */
+    size_t bodies_len, bodies_cap;
 };
 
 /* Why a page did not come. */
@@ -196,6 +196,25 @@ static bool page_is_same(struct account *a, const struct page_digest *digest)
     return true;
 }
 
+/* The first body is taken as it came, the others join it. */
+static void bodies_add(struct account *a, struct answer *answer)
+{
+    size_t len = a->bodies_len + answer->body_len;
+
+    if (!a->bodies) {
+        a->bodies = answer->body;
+        a->bodies_cap = answer->body_cap;
+        answer->body = NULL;
+    } else {
+        if (len > a->bodies_cap) {
+            a->bodies_cap = len > 2 * a->bodies_cap ? len : 2 * a->bodies_cap;
+            a->bodies = xrealloc(a->bodies, a->bodies_cap, 1);
+        }
+        memcpy(a->bodies + a->bodies_len, answer->body, answer->body_len);
+    }
+    a->bodies_len = len;
+}
+
 static void page_keep(struct account *a, struct answer *answer, bool last)
 {
     struct page *page = &a->pages[a->n_pages];
@@ -204,7 +223,7 @@ static void page_keep(struct account *a, struct answer *answer, bool last)
 
     if (page_is_same(a, &digest))
         return;
-    a->bodies[a->n_pages++] = answer->body;
+    a->n_pages++;
     *page = (struct page){
         .window = (uint32_t)a->at,
         .seq = a->ends[a->at].pages++,
@@ -212,10 +231,9 @@ static void page_keep(struct account *a, struct answer *answer, bool last)
         .complete_us = a->progress.claimed_us,
         .last = last,
         .digest = digest,
-        .body = body,
+        .body.len = body.len,
     };
-    a->pages_bytes += answer->body_len;
-    answer->body = NULL;
+    bodies_add(a, answer);
 }
 
 /* The provider's clock, or this host's when the answer does not tell it. */
@@ -240,6 +258,7 @@ static enum status join(struct account *a, struct answer *answer, struct peek *p
         return ST_OK;
     free(answer->body);
     answer->body = joined_take(&a->joined, &answer->body_len);
+    answer->body_cap = answer->body_len;
     if (closed_us > asked->to_us)
         closed_us = asked->to_us;
     *peek = (struct peek){.any = true,
@@ -392,8 +411,6 @@ void account_answer(struct account *a, struct answer *answer, struct arena *turn
         struct trouble t = {answer->failure, !answer->lasting, answer->advice, answer->error};
         trouble_settle(a, &t, mono_us);
     }
-    free(answer->body);
-    answer->body = NULL;
     if (a->stopping)
         account_stop(a);
 }
@@ -402,7 +419,7 @@ void account_answer(struct account *a, struct answer *answer, struct arena *turn
 
 static bool is_full(const struct account *a)
 {
-    return a->n_pages == ACCOUNT_BUNDLE_PAGES || a->pages_bytes >= ACCOUNT_BUNDLE_BYTES;
+    return a->n_pages == ACCOUNT_BUNDLE_PAGES || a->bodies_len >= ACCOUNT_BUNDLE_BYTES;
 }
 
 enum account_want account_next(struct account *a, int64_t mono_us)
@@ -472,20 +489,26 @@ void account_abort(struct account *a)
     account_stop(a);
 }
 
-void account_pages(const struct account *a, struct pages *out)
+void account_pages(struct account *a, struct pages *out)
 {
+    const char *at = a->bodies;
+
+    for (size_t i = 0; i < a->n_pages; at += a->pages[i++].body.len)
+        a->pages[i].body.at = at;
     *out = (struct pages){
         .origin = {a->job->job_id, a->job->scheduler_id, a->job->account_id, a->job->epoch,
                    a->job->provider},
         .pages = a->pages,
         .n_pages = a->n_pages,
+        .bodies = {a->bodies, a->bodies_len},
     };
 }
 
 void account_pages_sent(struct account *a)
 {
     a->n_pages = 0;
-    a->pages_bytes = 0;
+    a->bodies = NULL;
+    a->bodies_len = a->bodies_cap = 0;
 }
 
 void account_done(const struct account *a, struct done *out)
@@ -568,8 +591,7 @@ void account_close(struct account **account)
 
     if (!a)
         return;
-    for (size_t i = 0; i < a->n_pages; i++)
-        free(a->bodies[i]);
+    free(a->bodies);
     cursor_set(a, TEXT_NULL);
     joined_clear(&a->joined);
     progress_close(&a->progress);

@@ -43,8 +43,8 @@ struct answer {
     int64_t utc_us;  /* this host's clock when it came */
     int64_t took_us; /* from sending the request */
     struct retry_advice advice;
-    char *body; /* malloc'ed; account_answer takes it; may be NULL */
-    size_t body_len;
+    char *body; /* malloc'ed; may be NULL */
+    size_t body_len, body_cap;
 };
 
 enum account_want {
@@ -75,7 +75,7 @@ int64_t account_wake_us(const struct account *a); /* monotonic, for WANT_TIME */
  * ST_REJECT: there is none after all, and the windows concerned have ended: ask account_next. */
 enum status account_ask(struct account *a, struct request *out, struct arena *turn,
                         struct err *err) CHECKED;
-/* Takes `answer->body` and leaves NULL. `turn`: memory for the time of this call. */
+/* May take `answer->body`, and then leaves NULL or another one. `turn`: memory for the time of this call. */
 void account_answer(struct account *a, struct answer *answer, struct arena *turn, int64_t mono_us);
 
 /* Whether anything was asked for this job already. */
@@ -89,8 +89,9 @@ void account_stop(struct account *a);
 /* Nothing more is waited for, either: the driver has dropped the request. */
 void account_abort(struct account *a);
 
-/* The pages in hand, borrowed until account_pages_sent: then their bodies belong to the link. */
-void account_pages(const struct account *a, struct pages *out);
+/* The pages in hand, borrowed until account_pages_sent: then `out->bodies`, malloc'ed, is whoever's
+ * sent them. */
+void account_pages(struct account *a, struct pages *out);
 void account_pages_sent(struct account *a);
 
 /* How the windows ended; borrowed. For WANT_NOTHING. */

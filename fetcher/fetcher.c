@@ -219,7 +219,6 @@ static void free_body(void *body, void *hint)
 /* Hands the pages in hand to a normalizer; their bodies are not copied. */
 static bool send_pages(struct fetcher *f, struct slot *s)
 {
-    struct text bodies[ACCOUNT_BUNDLE_PAGES];
     struct buf head = {.arena = f->memory};
     struct pages pages;
     struct err err = {0};
@@ -227,11 +226,8 @@ static bool send_pages(struct fetcher *f, struct slot *s)
 
     account_pages(s->account, &pages);
     pages_encode_head(&head, &pages);
-    for (size_t i = 0; i < pages.n_pages; i++)
-        bodies[i] = pages.pages[i].body;
     CRASH_POINT("fetcher.pages.sending");
-    st = link_send_bodies(f->pages, (struct text){head.at, head.len}, bodies, pages.n_pages,
-                          free_body, &err);
+    st = link_send_body(f->pages, (struct text){head.at, head.len}, pages.bodies, free_body, &err);
     arena_reset(f->memory);
     CRASH_POINT("fetcher.pages.sent");
     if (st != ST_OK)

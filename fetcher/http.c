@@ -21,7 +21,8 @@
 #define LOW_SPEED_BYTES     1L /* a second, averaged: less is a host that went silent */
 #define HEADERS_MAX         ((size_t)128 << 10) /* all header lines of one answer */
 #define BODY_FIRST          ((size_t)16 << 10)
-#define STREAMS_PER_CONN    100 /* what HTTP/2 servers usually allow */
+#define BODY_KEPT           ((size_t)64 << 10) /* memory for the next answer, at most */
+#define STREAMS_PER_CONN    100                /* what HTTP/2 servers usually allow */
 #define ORIGIN_MAX          300
 
 struct multi {
@@ -72,6 +73,8 @@ struct http {
     struct transfer *pool;
     struct transfer **all; /* every transfer ever made, for http_close */
     size_t n_all, cap_all;
+    char *spare; /* what the last answer was in, still in the processor's cache; NULL: none */
+    size_t spare_cap;
 };
 
 static void multi_harvest(struct multi *m);
@@ -181,6 +184,12 @@ static size_t on_body(char *bytes, size_t size, size_t n, void *arg)
         t->too_large = true;
         return 0; /* ends the transfer: CURLE_WRITE_ERROR */
     }
+    if (!t->body) {
+        t->body = t->http->spare;
+        t->body_cap = t->http->spare_cap;
+        t->http->spare = NULL;
+        t->http->spare_cap = 0;
+    }
     if (t->body_len + len > t->body_cap) {
         size_t cap = t->body_cap ? t->body_cap : BODY_FIRST;
         while (cap < t->body_len + len)
@@ -191,6 +200,18 @@ static size_t on_body(char *bytes, size_t size, size_t n, void *arg)
     memcpy(t->body + t->body_len, bytes, len);
     t->body_len += len;
     return len;
+}
+
+static void body_give_back(struct http *h, char *body, size_t cap)
+{
+    if (!body)
+        return;
+    if (h->spare || cap > BODY_KEPT) {
+        free(body);
+        return;
+    }
+    h->spare = body;
+    h->spare_cap = cap;
 }
 
 /* libcurl fixes the type. NOLINTNEXTLINE(readability-non-const-parameter) */
@@ -277,7 +298,7 @@ static void transfer_end(struct transfer *t)
 {
     headers_wipe(t);
     (void)curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, NULL);
-    free(t->body);
+    body_give_back(t->http, t->body, t->body_cap);
     t->body = NULL;
     t->body_len = t->body_cap = 0;
     t->answered = NULL;
@@ -387,6 +408,7 @@ static void say_failure(const struct transfer *t, CURLcode code, char text[512],
 
 static void transfer_answer(struct transfer *t, CURLcode code)
 {
+    struct http *h = t->http;
     http_answered *answered = t->answered;
     void *arg = t->arg;
     struct text date = header_of(t->easy, "Date");
@@ -407,16 +429,14 @@ static void transfer_answer(struct transfer *t, CURLcode code)
     if (code != CURLE_OK) {
         say_failure(t, code, error, &answer);
     } else {
-        /* It waits in a bundle, so what it does not need goes back. */
-        answer.body = t->body_cap > t->body_len + t->body_len / 4
-                          ? xrealloc(t->body, t->body_len + 1, 1)
-                          : t->body;
+        answer.body = t->body;
         answer.body_len = t->body_len;
+        answer.body_cap = t->body_cap;
         t->body = NULL;
     }
     transfer_end(t);
     answered(arg, &answer);
-    free(answer.body);
+    body_give_back(h, answer.body, answer.body_cap);
 }
 
 /* ---- hosts: who may start ---- */
@@ -668,6 +688,7 @@ void http_close(struct http **http)
         next = host->next;
         free(host);
     }
+    free(h->spare);
     free(h->multis);
     free(h->all);
     free(h);

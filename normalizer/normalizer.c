@@ -223,16 +223,13 @@ static void count_page(struct normalizer *n, const struct origin *origin, const 
 static enum status translate(struct normalizer *n, struct msg *in, struct err *err)
 {
     struct arena *a = n->arena;
-    struct text bodies[MSG_FRAMES_MAX];
     struct record_page *out;
     const struct pages *pages;
     size_t n_records = 0;
 
-    for (size_t i = 1; i < in->n; i++)
-        bodies[i - 1] = msg_frame(in, i);
-    if (in->n == 0)
-        return err_set(err, ST_REJECT, "pages: an empty message");
-    TRY(pages_decode(&pages, a, msg_frame(in, 0), bodies, in->n - 1, err));
+    if (in->n != 2)
+        return err_set(err, ST_REJECT, "pages: %zu frames, not a head and the bodies", in->n);
+    TRY(pages_decode(&pages, a, msg_frame(in, 0), msg_frame(in, 1), err));
     CRASH_POINT("normalizer.pages.received");
     out = ARENA_ARRAY(a, pages->n_pages, struct record_page);
     for (size_t i = 0; i < pages->n_pages; i++) {

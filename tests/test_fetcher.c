@@ -631,10 +631,11 @@ static void answer_next(struct telling *t)
         answer.advice.verdict = RETRY_NO;
     answer.utc_us = (T0_S + (t->c->host_h ? t->c->host_h : 1000) * HOUR_S) * US_PER_S;
     answer.body_len = strlen(line);
-    answer.body = memcpy(malloc(answer.body_len + 1), line, answer.body_len);
+    answer.body_cap = answer.body_len;
+    answer.body = memcpy(malloc(answer.body_cap + 1), line, answer.body_len);
     t->mono_us += after_s * US_PER_S;
     account_answer(t->account, &answer, turn, t->mono_us);
-    assert_null(answer.body);
+    free(answer.body);
     arena_free(&turn);
 }
 
@@ -667,7 +668,7 @@ static void tell_wait(struct telling *t)
 static void tell_pages(struct telling *t)
 {
     struct pages pages;
-    char *body;
+    char *bodies;
 
     account_pages(t->account, &pages);
     assert_int_equal(pages.origin.account_id, 42);
@@ -681,11 +682,11 @@ static void tell_pages(struct telling *t)
         if (t->known[p->window].n < WIRE_KNOWN_MAX)
             t->known[p->window].at[t->known[p->window].n++] =
                 t->c->other == OTHER_READING ? p->digest : reading_digest(&p->digest);
-        memcpy(&body, &p->body.at, sizeof(body)); /* it is ours now, and no longer only to read */
-        free(body);
     }
     buf_str(&t->told, "\n");
     account_pages_sent(t->account);
+    memcpy(&bodies, &pages.bodies.at, sizeof(bodies)); /* ours now, and no longer only to read */
+    free(bodies);
 }
 
 static void tell_all(struct telling *t)

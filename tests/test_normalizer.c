@@ -321,13 +321,12 @@ static void rig_send_pages(struct rig *rig, const struct page *pages, size_t n)
 {
     struct pages message = {.origin = origin_of("openai"), .pages = pages, .n_pages = n};
     struct buf head = {.arena = rig->arena};
-    struct text frames[1 + 8];
+    struct buf bodies = {.arena = rig->arena};
 
     pages_encode_head(&head, &message);
-    frames[0] = (struct text){head.at, head.len};
     for (size_t i = 0; i < n; i++)
-        frames[1 + i] = pages[i].body;
-    rig_send(rig, frames, 1 + n);
+        buf_text(&bodies, pages[i].body);
+    rig_send(rig, (struct text[]){{head.at, head.len}, {bodies.at, bodies.len}}, 2);
 }
 
 /* Records as they come out, the normalizer turning in between; ends the test after ten seconds.

@@ -196,8 +196,10 @@ static void answer(struct telling *t, const char *text, int64_t mono_us)
 
     answer.http_status = (uint32_t)strtoul(text, &body, 10);
     answer.body_len = strlen(++body);
-    answer.body = memcpy(malloc(answer.body_len + 1), body, answer.body_len);
+    answer.body_cap = answer.body_len;
+    answer.body = memcpy(malloc(answer.body_cap + 1), body, answer.body_len);
     account_answer(t->account, &answer, turn, mono_us);
+    free(answer.body);
     arena_free(&turn);
 }
 
@@ -207,6 +209,7 @@ static void take_pages(struct telling *t)
     struct secret none = {0};
     const struct people people = {&none, false};
     struct pages pages;
+    char *bodies;
 
     account_pages(t->account, &pages);
     for (size_t i = 0; i < pages.n_pages; i++) {
@@ -215,16 +218,15 @@ static void take_pages(struct telling *t)
         struct record_page got;
         struct page_notes notes;
         struct err err = {0};
-        char *body;
 
         assert_int_equal(reader_read(&got, &notes, t->arena, &raw, &err), ST_OK);
         buf_printf(&t->rows, "page %" PRId64 "-%" PRId64 " spans=%zu\n%s",
                    page->asked.from_us / US_PER_S, page->asked.to_us / US_PER_S, got.n_spans,
                    record_page_print(t->arena, &got));
-        memcpy(&body, &page->body.at, sizeof(body)); /* ours now, as the link's elsewhere */
-        free(body);
     }
     account_pages_sent(t->account);
+    memcpy(&bodies, &pages.bodies.at, sizeof(bodies)); /* ours now, as the link's elsewhere */
+    free(bodies);
 }
 
 static void tell_end(struct telling *t, const char *want)

@@ -76,8 +76,13 @@ static void sample_done(struct buf *out)
 
 static void sample_pages(struct buf *out)
 {
-    const struct page page = {
-        .window = 1, .seq = 2, .asked = asked, .complete_us = 3, .last = true, .digest = digest};
+    const struct page page = {.window = 1,
+                              .seq = 2,
+                              .asked = asked,
+                              .complete_us = 3,
+                              .last = true,
+                              .digest = digest,
+                              .body = TEXT_LIT("{\"data\":[]}")};
 
     pages_encode_head(out, &(struct pages){.origin = ORIGIN, .pages = &page, .n_pages = 1});
 }
@@ -178,7 +183,7 @@ static enum status try_pages(struct arena *a, struct text msg, struct err *err)
     static const struct text body = TEXT_LIT("{\"data\":[]}");
     const struct pages *out;
 
-    return pages_decode(&out, a, msg, &body, 1, err);
+    return pages_decode(&out, a, msg, body, err);
 }
 
 static enum status try_records(struct arena *a, struct text msg, struct err *err)
@@ -236,7 +241,7 @@ static const struct message {
      sample_pages,
      try_pages,
      {"version", "kind", ORIGIN_NAMES, "pages", "page", "window", "seq", WINDOW, "complete", "last",
-      "digest"}},
+      "digest", "size"}},
     {"records",
      sample_records,
      try_records,
@@ -681,14 +686,18 @@ static void pages_and_acks_come_back(void **state)
 {
     struct arena *a = arena_new();
     struct err err = {0};
-    const struct text bodies[] = {TEXT_LIT("{}"), TEXT_LIT("[]")};
+    const struct text bodies = TEXT_LIT("{\"data\":[]}{}");
+    const struct page two[] = {{.asked = asked, .body = {"", 11}},
+                               {.asked = asked, .body = {"", 2}}};
     const struct pages *pages;
     const struct acks *acks;
     struct buf b;
 
     (void)state;
     encode(&b, a, sample_pages);
-    SAME_INT(pages_decode(&pages, a, (struct text){b.at, b.len}, bodies, 1, &err), ST_OK);
+    SAME_INT(
+        pages_decode(&pages, a, (struct text){b.at, b.len}, (struct text){bodies.at, 11}, &err),
+        ST_OK);
     same_origin(&pages->origin);
     SAME_INT(pages->n_pages, 1);
     SAME_INT(pages->pages[0].window, 1);
@@ -697,10 +706,18 @@ static void pages_and_acks_come_back(void **state)
     SAME_INT(pages->pages[0].complete_us, 3);
     assert_true(pages->pages[0].last);
     assert_true(page_digest_eq(&pages->pages[0].digest, &digest));
-    assert_ptr_equal(pages->pages[0].body.at, bodies[0].at);
-    for (size_t n = 0; n <= 2; n += 2) {
-        SAME_INT(pages_decode(&pages, a, (struct text){b.at, b.len}, bodies, n, &err), ST_REJECT);
-        assert_true(has_words("bodies", err.text, n ? "2 bodies for 1 pages" : "0 bodies for 1"));
+    assert_ptr_equal(pages->pages[0].body.at, bodies.at);
+    b = (struct buf){.arena = a};
+    pages_encode_head(&b, &(struct pages){.origin = ORIGIN, .pages = two, .n_pages = 2});
+    SAME_INT(pages_decode(&pages, a, (struct text){b.at, b.len}, bodies, &err), ST_OK);
+    assert_ptr_equal(pages->bodies.at, bodies.at);
+    SAME_TEXT(pages->pages[0].body, TEXT_LIT("{\"data\":[]}"));
+    SAME_TEXT(pages->pages[1].body, TEXT_LIT("{}"));
+    for (size_t n = 0; n < 15; n++) { /* 13 are told of */
+        struct text some = {"0123456789abcdef", n};
+        enum status want = n == 13 ? ST_OK : ST_REJECT;
+        SAME_INT(pages_decode(&pages, a, (struct text){b.at, b.len}, some, &err), want);
+        assert_true(want == ST_OK || has_words("sizes", err.text, "their sizes"));
     }
     encode(&b, a, sample_acks);
     SAME_INT(acks_decode(&acks, a, (struct text){b.at, b.len}, &err), ST_OK);

@@ -22,10 +22,9 @@
 #include "common/zap.h"
 
 #define UNDER_WAY 256
-#define SMALL     200 /* bytes of a job, of its answer, of the head of a bundle */
-#define BODIES    9   /* of a bundle */
-#define BODY      8192
-#define JOBS_HWM  1000 /* as in common/link.c */
+#define SMALL     200        /* bytes of a job, of its answer, of the head of a bundle */
+#define BODY      (9 * 8192) /* of a bundle: nine pages */
+#define JOBS_HWM  1000       /* as in common/link.c */
 #define PAGES_HWM 64
 #define WAIT_MS   10000 /* for the other end's next word */
 
@@ -208,10 +207,8 @@ static void our_pages_out(const char *endpoint, int start)
     end_open(&e, FETCHER, LINK_PAGES_OUT, endpoint, false);
     for (;;) {
         for (uint64_t n = asked_for(start); n > 0; n--) {
-            struct text bodies[BODIES];
-            for (size_t i = 0; i < BODIES; i++)
-                bodies[i] = (struct text){body_new(), BODY};
-            while (link_send_bodies(e.link, head, bodies, BODIES, free_body, &err) != ST_OK)
+            const struct text body = {body_new(), BODY};
+            while (link_send_body(e.link, head, body, free_body, &err) != ST_OK)
                 end_wait(&e, ZMQ_POLLOUT);
         }
     }
@@ -235,7 +232,7 @@ static double our_pages(struct end *e, int start, uint64_t n)
     while (received < n) {
         end_wait(e, ZMQ_POLLIN);
         while (link_recv(e->link, 0, &in, &err) == ST_OK) {
-            if (in.n != 1 + BODIES)
+            if (in.n != 2)
                 give_up("a bundle is not whole");
             received++;
             msg_clear(&in);
@@ -326,16 +323,10 @@ static void bare_pages_out(const char *endpoint, int start)
 
     for (;;) {
         for (uint64_t n = asked_for(start); n > 0; n--) {
-            void *bodies[BODIES];
-            for (size_t i = 0; i < BODIES; i++)
-                bodies[i] = body_new();
             zmq_must(zmq_send(socket, small, SMALL, ZMQ_SNDMORE), "zmq_send");
-            for (size_t i = 0; i < BODIES; i++) {
-                zmq_must(zmq_msg_init_data(&frame, bodies[i], BODY, free_body, NULL),
-                         "zmq_msg_init_data");
-                zmq_must(zmq_msg_send(&frame, socket, i + 1 < BODIES ? ZMQ_SNDMORE : 0),
-                         "zmq_msg_send");
-            }
+            zmq_must(zmq_msg_init_data(&frame, body_new(), BODY, free_body, NULL),
+                     "zmq_msg_init_data");
+            zmq_must(zmq_msg_send(&frame, socket, 0), "zmq_msg_send");
         }
     }
 }
@@ -347,7 +338,7 @@ static double bare_pages(void *socket, int start, uint64_t n)
 
     (void)zmq_msg_init(&in);
     ask_for(start, n);
-    for (uint64_t i = 0; i < n * (1 + BODIES); i++)
+    for (uint64_t i = 0; i < 2 * n; i++)
         zmq_must(zmq_msg_recv(&in, socket, 0), "zmq_msg_recv");
     return (double)n / seconds_since(began);
 }
