@@ -265,24 +265,37 @@ static bool day_matches(const struct cron *c, const struct tm *tm)
     return day || weekday;
 }
 
+/* The steps to the first bit that is set from `from` on; -1: none is. */
+static int steps_to(uint64_t bits, int from)
+{
+    uint64_t left = bits >> from;
+
+    return left ? __builtin_ctzll(left) : -1;
+}
+
 int64_t cron_next_us(const struct cron *c, int64_t t_us)
 {
-    /* Days first, so that 29 February costs at most eight years of steps (1897-1904, 2097-2104). */
-    const int64_t day_s = US_PER_DAY / US_PER_S;
-    int64_t at_us = time_floor_us(t_us, 60) + 60 * US_PER_S;
+    /* Months first, then days, so that 29 February costs at most 96 steps and a month's days
+     * (1897-1904, 2097-2104). */
+    int64_t at_s = time_floor_us(t_us, 60) / US_PER_S + 60;
 
     for (;;) {
-        time_t s = (time_t)(at_us / US_PER_S);
+        time_t s = (time_t)at_s;
         struct tm tm;
+        int steps;
 
         gmtime_r(&s, &tm);
-        if (!(c->months & (1U << (tm.tm_mon + 1))) || !day_matches(c, &tm))
-            at_us = time_floor_us(at_us, day_s) + US_PER_DAY;
-        else if (!(c->hours & (1U << tm.tm_hour)))
-            at_us = time_floor_us(at_us, 3600) + 3600 * US_PER_S;
-        else if (!(c->minutes & (UINT64_C(1) << tm.tm_min)))
-            at_us += 60 * US_PER_S;
-        else
-            return at_us;
+        if (!(c->months & (1U << (tm.tm_mon + 1)))) {
+            struct tm next = {.tm_year = tm.tm_year, .tm_mon = tm.tm_mon + 1, .tm_mday = 1};
+            at_s = timegm(&next);
+        } else if (!day_matches(c, &tm) || (steps = steps_to(c->hours, tm.tm_hour)) < 0) {
+            at_s += 86400 - tm.tm_hour * 3600 - tm.tm_min * 60;
+        } else if (steps > 0) {
+            at_s += steps * 3600 - tm.tm_min * 60;
+        } else if ((steps = steps_to(c->minutes, tm.tm_min)) < 0) {
+            at_s += 3600 - tm.tm_min * 60;
+        } else {
+            return (at_s + steps * 60) * US_PER_S;
+        }
     }
 }
