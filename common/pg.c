@@ -1,5 +1,6 @@
 #include "common/pg.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <poll.h>
@@ -22,6 +23,10 @@ struct pg {
     char sqlstate[6];
     int64_t wait_us;
     int64_t stop_by_us; /* asked to stop: no wait lasts longer; 0: not asked yet */
+    bool deferring;     /* statements are sent and not waited for */
+    int64_t deferred_until_us;
+    struct err deferred; /* the first failure among their answers so far */
+    bool committed;
 };
 
 static void no_notice(void *arg, const char *text)
@@ -58,6 +63,7 @@ void pg_disconnect(struct pg *pg)
     if (pg->conn)
         PQfinish(pg->conn);
     pg->conn = NULL;
+    pg->deferring = false;
 }
 
 void pg_close(struct pg **pg)
@@ -399,6 +405,10 @@ enum status pg_query(struct pg *pg, PGresult **out, struct arena *a, const char 
     if (!PQsendQueryParams(pg->conn, sql, p->n, p->types, p->values, p->lengths, p->formats,
                            p->binary_result))
         return lost(pg, "query", err);
+    if (pg->deferring) {
+        assert(!out);
+        return ST_OK;
+    }
     TRY(flush(pg, deadline, err));
     TRY(drain(pg, &r, deadline, err));
     if (out)
@@ -451,7 +461,8 @@ void pg_rollback(struct pg *pg)
 
     if (!pg->conn)
         return;
-    if (!pg_connected(pg) || PQtransactionStatus(pg->conn) == PQTRANS_UNKNOWN) {
+    /* of statements that were sent and not answered nothing is to be waited for */
+    if (!pg_connected(pg) || pg->deferring || PQtransactionStatus(pg->conn) == PQTRANS_UNKNOWN) {
         pg_disconnect(pg);
         return;
     }
@@ -466,6 +477,100 @@ void pg_rollback(struct pg *pg)
     if (pg->conn && PQtransactionStatus(pg->conn) != PQTRANS_IDLE)
         pg_disconnect(pg);
 }
+
+/* ---- the rest of a transaction, not waited for ---- */
+
+int pg_socket(const struct pg *pg)
+{
+    return pg->conn ? PQsocket(pg->conn) : -1;
+}
+
+enum status pg_defer(struct pg *pg, struct err *err)
+{
+    if (!pg_connected(pg) || !PQenterPipelineMode(pg->conn))
+        return lost(pg, "pipeline", err);
+    pg->deferring = true;
+    pg->deferred = (struct err){.status = ST_OK};
+    pg->committed = false;
+    return ST_OK;
+}
+
+enum status pg_deferred_commit(struct pg *pg, struct err *err)
+{
+    int64_t deadline = clock_mono_us() + pg->wait_us;
+
+    TRY(pg_query(pg, NULL, NULL, "COMMIT", NULL, err));
+    if (!PQpipelineSync(pg->conn))
+        return lost(pg, "pipeline", err);
+    pg->deferred_until_us = deadline;
+    /* sent to the last byte: what only waits in this process would hold its locks for as long as
+     * the caller is busy */
+    return flush(pg, deadline, err);
+}
+
+/* The first failure decides; those that follow were skipped because of it. */
+static void take_deferred(struct pg *pg, PGresult *r)
+{
+    switch (PQresultStatus(r)) {
+    case PGRES_COMMAND_OK:
+        pg->committed = strcmp(PQcmdStatus(r), "COMMIT") == 0;
+        break;
+    case PGRES_TUPLES_OK:
+        break;
+    default:
+        if (pg->deferred.status == ST_OK)
+            (void)failed(pg, r, &pg->deferred);
+    }
+}
+
+enum status pg_deferred_poll(struct pg *pg, bool *done, struct err *err)
+{
+    bool synced = false;
+
+    *done = true;
+    if (!pg->deferring || !pg_connected(pg) || !PQconsumeInput(pg->conn))
+        return lost(pg, "receive", err);
+    while (!synced) {
+        PGresult *r;
+        if (PQisBusy(pg->conn)) {
+            *done = wait_left_us(pg, pg->deferred_until_us) <= 0;
+            return *done ? lost(pg, "wait", err) : ST_OK;
+        }
+        r = PQgetResult(pg->conn);
+        if (!r) { /* between two statements */
+            if (!pg_connected(pg))
+                return lost(pg, "receive", err);
+            continue;
+        }
+        synced = PQresultStatus(r) == PGRES_PIPELINE_SYNC;
+        if (!synced)
+            take_deferred(pg, r);
+        PQclear(r);
+    }
+    if (!PQexitPipelineMode(pg->conn))
+        return lost(pg, "pipeline", err);
+    pg->deferring = false;
+    if (pg->deferred.status == ST_OK && !pg->committed)
+        (void)err_set(&pg->deferred, ST_RETRY, "Postgres: the transaction was rolled back");
+    if (pg->deferred.status == ST_OK)
+        return ST_OK;
+    pg_rollback(pg);
+    *err = pg->deferred;
+    return err->status;
+}
+
+enum status pg_deferred_wait(struct pg *pg, struct err *err)
+{
+    for (;;) {
+        bool done;
+        enum status st = pg_deferred_poll(pg, &done, err);
+        if (done)
+            return st;
+        (void)wait_for(pg, POLLIN, pg->deferred_until_us); /* the poll tells why it ended */
+    }
+}
+
+/* ---- COPY ---- */
 
 static enum status copy_put(struct pg *pg, struct text data, int64_t deadline_us, struct err *err)
 {

@@ -65,6 +65,18 @@ enum status pg_begin(struct pg *pg, struct err *err) CHECKED;
 enum status pg_commit(struct pg *pg, struct err *err) CHECKED;
 void pg_rollback(struct pg *pg); /* disconnects if even that fails */
 
+/* The rest of a transaction without waiting: after pg_defer each pg_query, whose `out` is then
+ * NULL, is only sent, and pg_deferred_commit sends the COMMIT behind them. Postgres works while the
+ * caller does; pg_deferred_poll never waits and tells with `*done` that the answer is there: ST_OK
+ * committed, else the first failure, rolled back, as by pg_query. `*done` with ST_RETRY: the
+ * connection was lost or the time is up. Until then the connection takes nothing else. */
+enum status pg_defer(struct pg *pg, struct err *err) CHECKED;
+enum status pg_deferred_commit(struct pg *pg, struct err *err) CHECKED;
+enum status pg_deferred_poll(struct pg *pg, bool *done, struct err *err) CHECKED;
+/* The same, waiting for the answer. */
+enum status pg_deferred_wait(struct pg *pg, struct err *err) CHECKED;
+int pg_socket(const struct pg *pg); /* readable when something came; -1: not connected */
+
 /* COPY ... FROM STDIN of bytes already in COPY's form; every result is drained. */
 enum status pg_copy(struct pg *pg, const char *sql, struct text data, int64_t *out_rows,
                     struct err *err) CHECKED;

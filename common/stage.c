@@ -31,6 +31,7 @@ struct stage {
     struct zap *zap; /* NULL: no keys, so no links over TCP but plain ones */
     struct watch watches[WATCHES_MAX];
     size_t n_watches;
+    int fd; /* watched besides; -1: none */
 
     struct pulse *pulse; /* NULL: it counts nothing */
     struct link *pulse_link;
@@ -83,6 +84,7 @@ enum status stage_open(struct stage **out, const char *name, const struct config
     struct stage *stage = xalloc(1, sizeof(*stage));
 
     *out = stage;
+    stage->fd = -1;
     log_open(name, cfg->log_level);
     if (stage_wake_fd() < 0)
         return err_set(err, ST_RETRY, "no event descriptor: %s", strerror(errno));
@@ -187,6 +189,11 @@ void *stage_zmq(const struct stage *stage)
     return stage->zmq;
 }
 
+void stage_watch_fd(struct stage *stage, int fd)
+{
+    stage->fd = fd;
+}
+
 void stage_watch(struct stage *stage, struct link *link)
 {
     if (stage->n_watches < WATCHES_MAX)
@@ -232,6 +239,8 @@ static size_t poll_items(const struct stage *stage, zmq_pollitem_t items[POLL_MA
     size_t n = 0;
 
     items[n++] = (zmq_pollitem_t){.fd = wake_fd, .events = ZMQ_POLLIN};
+    if (stage->fd >= 0)
+        items[n++] = (zmq_pollitem_t){.fd = stage->fd, .events = ZMQ_POLLIN};
     if (stage->zap)
         items[n++] = (zmq_pollitem_t){.socket = zap_socket(stage->zap), .events = ZMQ_POLLIN};
     for (size_t i = 0; i < stage->n_watches; i++) {

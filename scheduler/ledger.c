@@ -523,7 +523,7 @@ static enum status backfill_waits(struct ledger *l, struct arena *a,
     if (!ids.any)
         return ST_OK;
     pg_param_text(&p, pg_array_close(&ids));
-    return pg_query(l->pg, NULL, NULL,
+    return pg_query(l->settle_pg, NULL, NULL,
                     "UPDATE owed_windows SET next_try_at = now() + interval '1 hour' "
                     "WHERE account_id = ANY ($1::bigint[]) AND state = 'pending' "
                     "AND kind = 'backfill' AND next_try_at <= now()",
@@ -596,10 +596,10 @@ static enum status settle_live(struct ledger *l, struct arena *a, struct tracked
         return ST_OK;
     if (fresh[0].n > 0) {
         pg_param_columns(&missing, fresh, 3);
-        TRY(pg_query(l->pg, NULL, NULL, feeds_insert_sql, &missing, err));
+        TRY(pg_query(l->settle_pg, NULL, NULL, feeds_insert_sql, &missing, err));
     }
     pg_param_columns(&p, col, FEED_COLUMNS);
-    TRY(pg_query(l->pg, NULL, NULL, feeds_update_sql, &p, err));
+    TRY(pg_query(l->settle_pg, NULL, NULL, feeds_update_sql, &p, err));
     return backfill_waits(l, a, jobs, n, err);
 }
 
@@ -657,9 +657,9 @@ static enum status settle_owed(struct ledger *l, struct arena *a, struct tracked
     if (!col[0].any)
         return ST_OK;
     close_all(&p, col, 13);
-    TRY(pg_query(l->pg, NULL, NULL, owed_update_sql, &p, err));
+    TRY(pg_query(l->settle_pg, NULL, NULL, owed_update_sql, &p, err));
     pg_param_text(&touched, pg_array_close(&ids));
-    return pg_query(l->pg, NULL, NULL, owed_accounts_sql, &touched, err);
+    return pg_query(l->settle_pg, NULL, NULL, owed_accounts_sql, &touched, err);
 }
 
 /* The run of the tick that the newest of these claims lies in, by the database's clock. A new tick
@@ -679,11 +679,11 @@ static enum status tick_run(struct ledger *l, struct arena *a, struct tracked_jo
     if (tick <= l->tick_us)
         return ST_OK;
     pg_param_text(&p, time_format(text, tick));
-    TRY(pg_query(l->pg, NULL, NULL,
+    TRY(pg_query(l->settle_pg, NULL, NULL,
                  "UPDATE fetch_runs SET finished_at = now() WHERE finished_at IS NULL AND kind = "
                  "'scheduled' AND tick < $1::timestamptz",
                  &p, err));
-    TRY(pg_query(l->pg, &made, a,
+    TRY(pg_query(l->settle_pg, &made, a,
                  "INSERT INTO fetch_runs (kind, tick, accounts_total) "
                  "SELECT 'scheduled', $1::timestamptz, count(*) "
                  "FROM accounts WHERE enabled ON CONFLICT (tick) "
@@ -760,11 +760,11 @@ static enum status settle_runs(struct ledger *l, struct arena *a, struct tracked
         return ST_OK;
     pg_param_columns(&p, col, RUN_COLUMNS);
     if (forced)
-        TRY(pg_query(l->pg, NULL, NULL, manual_runs_sql, &p, err));
+        TRY(pg_query(l->settle_pg, NULL, NULL, manual_runs_sql, &p, err));
     if (!scheduled)
         return ST_OK;
     pg_param_text(&p, time_format(tick, l->tick_us));
-    return pg_query(l->pg, NULL, NULL, scheduled_run_sql, &p, err);
+    return pg_query(l->settle_pg, NULL, NULL, scheduled_run_sql, &p, err);
 }
 
 /* Keeps those of `jobs` whose lease is still ours, and locks their accounts in the order of their
@@ -785,7 +785,7 @@ static enum status lock_ours(struct ledger *l, struct arena *a, struct tracked_j
         pg_column_int(&col[1], jobs[i]->epoch);
     }
     pg_param_columns(&p, col, 2);
-    TRY(pg_query(l->pg, &r, a, lock_sql, &p, err));
+    TRY(pg_query(l->settle_pg, &r, a, lock_sql, &p, err));
     for (size_t i = 0; i < *n; i++)
         /* an account's lost job and the one after it may end in the same moment */
         if (rows_of(r, &at, jobs[i]->account_id) && pg_bin_int(r, at, 1) == jobs[i]->epoch)
@@ -796,39 +796,43 @@ static enum status lock_ours(struct ledger *l, struct arena *a, struct tracked_j
     return ST_OK;
 }
 
-static enum status settle(struct ledger *l, struct arena *a, struct tracked_job *const *jobs,
-                          size_t n, struct err *err)
+/* Only what the client has to know is waited for: whose leases are still ours, and the tick's run.
+ * The rest is sent. */
+static enum status settle(struct ledger *l, struct arena *a, struct tracked_job **ours, size_t *n,
+                          struct err *err)
 {
-    struct tracked_job **ours = ARENA_ARRAY(a, n, struct tracked_job *);
-    size_t n_ours = n;
     struct pg_column col[3];
     struct pg_params p = {0};
 
-    memcpy(ours, jobs, n * sizeof(struct tracked_job *));
     CRASH_POINT("scheduler.settle.begun");
-    TRY(pg_begin(l->pg, err));
-    TRY(lock_ours(l, a, ours, &n_ours, err));
+    TRY(pg_begin(l->settle_pg, err));
+    TRY(lock_ours(l, a, ours, n, err));
     CRASH_POINT("scheduler.settle.locked");
-    TRY(settle_live(l, a, ours, n_ours, err));
-    TRY(settle_owed(l, a, ours, n_ours, err));
+    TRY(tick_run(l, a, ours, *n, err));
+    TRY(pg_defer(l->settle_pg, err));
+    TRY(settle_live(l, a, ours, *n, err));
+    TRY(settle_owed(l, a, ours, *n, err));
     CRASH_POINT("scheduler.watermark.moved");
-    TRY(tick_run(l, a, ours, n_ours, err));
-    TRY(settle_runs(l, a, ours, n_ours, err));
+    TRY(settle_runs(l, a, ours, *n, err));
     pg_columns_open(col, a, (const enum pg_type[]){PG_BIGINT, PG_BOOL, PG_BYTEA}, 3);
-    for (size_t i = 0; i < n_ours; i++) {
+    for (size_t i = 0; i < *n; i++) {
         pg_column_int(&col[0], ours[i]->account_id);
         pg_column_int(&col[1], ours[i]->n_windows == 0);
         pg_column_text(&col[2], digests_write(a, ours[i]));
     }
     pg_param_columns(&p, col, 3);
-    TRY(pg_query(l->pg, NULL, NULL, release_sql, &p, err));
-    TRY(pg_exec(l->pg, finish_sql, err));
+    TRY(pg_query(l->settle_pg, NULL, NULL, release_sql, &p, err));
+    TRY(pg_query(l->settle_pg, NULL, NULL, finish_sql, NULL, err));
     CRASH_POINT("scheduler.settle.committing");
-    TRY(pg_commit(l->pg, err));
-    CRASH_POINT("scheduler.settle.committed");
-    for (size_t i = 0; i < n_ours; i++)
-        job_counted(ours[i]); /* of the others, what came may still be told as late */
-    return ST_OK;
+    return pg_deferred_commit(l->settle_pg, err);
+}
+
+static void settle_failed(struct ledger *l)
+{
+    l->tick_us = 0; /* its row may be gone with the transaction */
+    pg_rollback(l->settle_pg);
+    free(l->ours);
+    l->ours = NULL;
 }
 
 enum status ledger_settle(struct ledger *l, struct tracked_job *const *jobs, size_t n,
@@ -838,13 +842,33 @@ enum status ledger_settle(struct ledger *l, struct tracked_job *const *jobs, siz
     enum status st;
 
     l->run_begun = false;
-    st = settle(l, a, jobs, n, err);
-    if (st == ST_OK)
-        pulse_add(l->pulse, M_RUNS_STARTED, RUN_SCHEDULED, 0, l->run_begun);
-    if (st != ST_OK) {
-        l->tick_us = 0; /* its row may be gone with the transaction */
-        pg_rollback(l->pg);
-    }
+    l->n_ours = n;
+    l->ours = xalloc(n, sizeof(struct tracked_job *));
+    memcpy(l->ours, jobs, n * sizeof(struct tracked_job *));
+    st = settle(l, a, l->ours, &l->n_ours, err);
+    if (st != ST_OK)
+        settle_failed(l);
     arena_free(&a);
     return st;
+}
+
+enum status ledger_settled(struct ledger *l, bool wait, bool *done, struct err *err)
+{
+    enum status st;
+
+    *done = true;
+    st = wait ? pg_deferred_wait(l->settle_pg, err) : pg_deferred_poll(l->settle_pg, done, err);
+    if (!*done)
+        return ST_OK;
+    if (st != ST_OK) {
+        settle_failed(l);
+        return st;
+    }
+    CRASH_POINT("scheduler.settle.committed");
+    pulse_add(l->pulse, M_RUNS_STARTED, RUN_SCHEDULED, 0, l->run_begun);
+    for (size_t i = 0; i < l->n_ours; i++)
+        job_counted(l->ours[i]); /* of the others, what came may still be told as late */
+    free(l->ours);
+    l->ours = NULL;
+    return ST_OK;
 }

@@ -16,11 +16,14 @@
 
 struct ledger {
     struct pg *pg;
+    struct pg *settle_pg; /* settlements have a connection of their own: claims go on meanwhile */
     const struct config *cfg;
     struct slots slots;
     struct uuid scheduler_id;
-    int64_t tick_us;     /* the newest tick that has its run */
-    bool run_begun;      /* the running settlement made it */
+    int64_t tick_us;           /* the newest tick that has its run */
+    bool run_begun;            /* the running settlement made it */
+    struct tracked_job **ours; /* of the running settlement: those whose leases are still held */
+    size_t n_ours;
     struct pulse *pulse; /* NULL: nothing is counted */
 };
 
@@ -44,9 +47,12 @@ enum status ledger_claim(struct ledger *l, struct claim *out, struct arena *a, s
 enum status ledger_due(struct ledger *l, int64_t *out, struct err *err) CHECKED;
 
 /* Writes down how jobs ended, moves watermarks, releases their leases. A job whose account has a
- * newer epoch is another's by now and changes nothing. */
+ * newer epoch is another's by now and changes nothing. Not waited for: with ST_OK it is on its way,
+ * one at a time, and the jobs stay as they are until ledger_settled says how it ended. */
 enum status ledger_settle(struct ledger *l, struct tracked_job *const *jobs, size_t n,
                           struct err *err) CHECKED;
+/* `*done`: false while there is no answer yet, never with `wait`. Done with ST_OK: committed. */
+enum status ledger_settled(struct ledger *l, bool wait, bool *done, struct err *err) CHECKED;
 
 /* Adds what was acknowledged of `late` jobs, settled before, to the sums of their runs. */
 enum status ledger_late(struct ledger *l, struct jobs *late, struct err *err) CHECKED;

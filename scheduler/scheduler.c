@@ -16,6 +16,7 @@
 #define CLAIM_IDLE_US  (2 * US_PER_S) /* other hands may have made an account due */
 #define CLAIM_RETRY_US (1 * US_PER_S) /* Postgres is away */
 #define SETTLE_MAX     512            /* jobs of one settlement */
+#define ENDED_MAX      ((size_t)2 * SETTLE_MAX) /* one on its way, and one that gathers meanwhile */
 #define SETTLE_WAIT_US                                                                             \
     (100 * US_PER_MS) /* that many share one transaction: it costs about as much as for one */
 #define WATCH_US   (1 * US_PER_S) /* silent fetchers and ended leases are looked for this often */
@@ -27,14 +28,17 @@ struct scheduler {
     struct stage *stage;
     struct pulse *pulse;
     struct link *jobs_link, *acks_link, *control_link;
-    struct pg *pg;
+    struct pg *pg, *settle_pg;
     struct ledger ledger;
     struct jobs *jobs;
     struct fetchers fetchers;
 
-    struct tracked_job *ended[SETTLE_MAX]; /* out of `jobs`, to be settled */
-    size_t settle_most;                    /* of one transaction */
+    struct tracked_job *ended[ENDED_MAX]; /* out of `jobs`, to be settled */
     size_t n_ended;
+    size_t n_settling;  /* the first of them: their settlement is on its way */
+    size_t settle_most; /* of one transaction */
+    bool acks_held;     /* until it has ended */
+    int64_t settle_began_us;
     struct jobs *late; /* settled when their leases had run out; acks may still come, for a lease */
     int64_t late_at_us;   /* some came: to be told then; 0: none */
     int64_t settle_at_us; /* 0: nothing waits */
@@ -62,7 +66,8 @@ enum status scheduler_open(struct scheduler **out, const struct config *cfg, str
     if (stage_stopping())
         return ST_OK;
     TRY(pg_check_schema(s->pg, err));
-    s->ledger = (struct ledger){.pg = s->pg, .cfg = cfg};
+    pg_open(&s->settle_pg, cfg->database_url, cfg->schema, "uf-scheduler");
+    s->ledger = (struct ledger){.pg = s->pg, .settle_pg = s->settle_pg, .cfg = cfg};
     uuid_random(&s->ledger.scheduler_id);
     slots_init(&s->ledger.slots, &cfg->schedule, clock_utc_us());
     id = (struct text){(const char *)s->ledger.scheduler_id.at, 16};
@@ -93,6 +98,8 @@ void scheduler_close(struct scheduler **s_at)
     jobs_free(&s->jobs);
     jobs_free(&s->late);
     pg_close(&s->pg);
+    pg_close(&s->settle_pg);
+    free(s->ledger.ours);
     stage_close(&s->stage);
     free(s);
     *s_at = NULL;
@@ -109,7 +116,7 @@ static size_t claim_room(const struct scheduler *s)
     size_t out = jobs_count(s->jobs), most = (size_t)s->cfg->max_outstanding;
     size_t room = fetchers_credit(&s->fetchers);
 
-    if (out >= most || s->n_ended == SETTLE_MAX)
+    if (out >= most || s->n_ended == ENDED_MAX)
         return 0;
     room = room < most - out ? room : most - out;
     return room < CLAIM_MAX ? room : CLAIM_MAX;
@@ -119,7 +126,7 @@ int64_t scheduler_deadline_us(const struct scheduler *s)
 {
     int64_t due = s->watch_at_us;
 
-    if (s->settle_at_us && s->settle_at_us < due)
+    if (s->settle_at_us && s->settle_at_us < due && s->n_settling == 0)
         due = s->settle_at_us;
     if (s->claim_at_us < due && claim_room(s) > 0)
         due = s->claim_at_us;
@@ -130,7 +137,7 @@ int64_t scheduler_deadline_us(const struct scheduler *s)
 
 static void end_if_settled(struct scheduler *s, struct tracked_job *job)
 {
-    if (!job_settled(job) || s->n_ended == SETTLE_MAX)
+    if (!job_settled(job) || s->n_ended == ENDED_MAX)
         return; /* a full list is settled in this turn; the watch finds the rest */
     jobs_remove(s->jobs, job);
     s->ended[s->n_ended++] = job;
@@ -227,22 +234,37 @@ static void count_postgres(struct scheduler *s, bool up)
     pulse_add(s->pulse, M_POSTGRES_RETRIES, 0, 0, !up);
 }
 
-/* The first of those that have ended, as many as Postgres takes within its limits: after a failure
- * half as many are tried, so that a slow one is not asked for too much again and again. */
-static enum status settle_some(struct scheduler *s, struct err *err)
+/* An acknowledgement that comes while its lost job is being settled is neither in what was sent nor
+ * late yet: it waits in its link until the answer is there. */
+static void hold_acks(struct scheduler *s)
 {
-    size_t n = s->n_ended < s->settle_most ? s->n_ended : s->settle_most;
-    int64_t began = clock_mono_us();
-    enum status st = ledger_settle(&s->ledger, s->ended, n, err);
+    bool lost = false;
 
+    for (size_t i = 0; i < s->n_settling; i++)
+        lost |= s->ended[i]->lost;
+    s->acks_held = lost;
+    stage_watch_pause(s->stage, s->acks_link, lost);
+}
+
+/* How the settlement on its way ended. After a failure half as many are tried, so that a slow
+ * Postgres is not asked for too much again and again. ST_RETRY: not now. */
+static enum status settle_end(struct scheduler *s, enum status st, struct err *err)
+{
+    size_t n = s->n_settling;
+
+    s->n_settling = 0;
+    hold_acks(s);
+    stage_watch_fd(s->stage, -1);
     count_postgres(s, st == ST_OK);
     if (st == ST_RETRY) {
         LOG(WARN, "settle.retry", KV("error", err->text), KV("jobs", (int64_t)n));
         s->settle_most = n > 1 ? n / 2 : 1;
+        s->settle_at_us = clock_mono_us() + CLAIM_RETRY_US;
         return st;
     }
     TRY(st);
-    LOG(INFO, "jobs.settled", KV("jobs", (int64_t)n), KV("us", clock_mono_us() - began));
+    LOG(INFO, "jobs.settled", KV("jobs", (int64_t)n),
+        KV("us", clock_mono_us() - s->settle_began_us));
     for (size_t i = 0; i < n; i++) {
         pulse_add(s->pulse, M_JOBS_SETTLED, s->ended[i]->lost ? SETTLED_LOST : SETTLED_DONE, 0, 1);
         end_or_keep(s, s->ended[i]);
@@ -250,26 +272,48 @@ static enum status settle_some(struct scheduler *s, struct err *err)
     s->n_ended -= n;
     memmove(s->ended, s->ended + n, s->n_ended * sizeof(struct tracked_job *));
     s->settle_most = s->settle_most < SETTLE_MAX / 2 ? 2 * s->settle_most : SETTLE_MAX;
+    s->claim_at_us = 0; /* some may be due again at once */
+    s->watch_at_us = 0;
     return ST_OK;
+}
+
+/* The first of those that have ended, as many as Postgres takes within its limits. */
+static enum status settle_begin(struct scheduler *s, struct err *err)
+{
+    enum status st;
+
+    s->n_settling = s->n_ended < s->settle_most ? s->n_ended : s->settle_most;
+    s->settle_began_us = clock_mono_us();
+    if (s->n_settling == s->n_ended)
+        s->settle_at_us = 0;
+    st = ledger_settle(&s->ledger, s->ended, s->n_settling, err);
+    if (st != ST_OK)
+        return settle_end(s, st, err);
+    hold_acks(s);
+    stage_watch_fd(s->stage, pg_socket(s->settle_pg));
+    return ST_OK;
+}
+
+static enum status settle_look(struct scheduler *s, bool wait, struct err *err)
+{
+    bool done;
+    enum status st = ledger_settled(&s->ledger, wait, &done, err);
+
+    return done ? settle_end(s, st, err) : ST_OK;
 }
 
 enum status scheduler_settle(struct scheduler *s, struct err *err)
 {
+    enum status st = ST_OK;
+
     watch(s);
     TRY(tell_late(s, err));
-    if (s->n_ended == 0 || (clock_mono_us() < s->settle_at_us && s->n_ended < SETTLE_MAX))
-        return ST_OK;
-    while (s->n_ended > 0) {
-        enum status st = settle_some(s, err);
-        if (st == ST_RETRY)
-            s->settle_at_us = clock_mono_us() + CLAIM_RETRY_US;
-        if (st != ST_OK)
-            return st == ST_RETRY ? ST_OK : st;
-    }
-    s->settle_at_us = 0;
-    s->claim_at_us = 0; /* some may be due again at once */
-    s->watch_at_us = 0;
-    return ST_OK;
+    if (s->n_settling > 0)
+        st = settle_look(s, false, err);
+    if (st == ST_OK && s->n_settling == 0 && s->n_ended > 0 &&
+        (clock_mono_us() >= s->settle_at_us || s->n_ended >= SETTLE_MAX))
+        st = settle_begin(s, err);
+    return st == ST_RETRY ? ST_OK : st; /* it is tried again in a second */
 }
 
 static void give_up(struct tracked_job *job, void *arg)
@@ -278,18 +322,24 @@ static void give_up(struct tracked_job *job, void *arg)
     end_if_settled(arg, job);
 }
 
+/* Settles all that is out as given up, until Postgres does not take it. */
 enum status scheduler_stop(struct scheduler *s, struct err *err)
 {
+    enum status st = ST_OK;
+
     CRASH_POINT("scheduler.stop.asked");
     TRY(scheduler_take(s, err));
-    do {
+    if (s->n_settling > 0)
+        st = settle_look(s, true, err);
+    jobs_each(s->jobs, give_up, s);
+    while (st == ST_OK && s->n_ended > 0) {
+        st = settle_begin(s, err);
+        if (st == ST_OK)
+            st = settle_look(s, true, err);
         jobs_each(s->jobs, give_up, s);
-        s->settle_at_us = 0;
-        s->watch_at_us = INT64_MAX;
-        TRY(scheduler_settle(s, err));
-    } while (s->n_ended == 0 && jobs_count(s->jobs) > 0);
+    }
     CRASH_POINT("scheduler.stop.settled");
-    return ST_OK;
+    return st == ST_RETRY ? ST_OK : st;
 }
 
 /* ---- messages ---- */
@@ -330,6 +380,15 @@ static void take_done(struct scheduler *s, struct text from, struct arena *a, st
     end_if_settled(s, job);
 }
 
+/* The job has ended, and its settlement has not begun. */
+static struct tracked_job *find_ended(const struct scheduler *s, const struct uuid *job_id)
+{
+    for (size_t i = s->n_settling; i < s->n_ended; i++)
+        if (uuid_eq(&s->ended[i]->job_id, job_id))
+            return s->ended[i];
+    return NULL;
+}
+
 static void take_acks(struct scheduler *s, struct arena *a, struct text body)
 {
     const struct acks *acks = NULL;
@@ -349,6 +408,8 @@ static void take_acks(struct scheduler *s, struct arena *a, struct text body)
         } else if ((job = jobs_find(s->late, &acks->acks[i].job_id))) {
             job_ack(job, &acks->acks[i]);
             s->late_at_us = clock_mono_us();
+        } else if ((job = find_ended(s, &acks->acks[i].job_id))) {
+            job_ack(job, &acks->acks[i]);
         }
     }
 }
@@ -405,7 +466,7 @@ enum status scheduler_take(struct scheduler *s, struct err *err)
     struct msg m;
 
     for (size_t i = 0; i < sizeof(links) / sizeof(links[0]); i++) {
-        enum status st = ST_OK;
+        enum status st = links[i] == s->acks_link && s->acks_held ? ST_RETRY : ST_OK;
         for (int n = 0; n < TAKE_MAX && st != ST_RETRY; n++) {
             st = link_recv(links[i], 0, &m, err);
             if (st == ST_OK)

@@ -534,6 +534,104 @@ static void schema_versions(void **state)
 
 #define WITH_PG(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
+static void put(int64_t v)
+{
+    struct pg_params p = {0};
+    struct err err = {0};
+
+    pg_param_int(&p, arena, v);
+    if (pg_query(pg, NULL, NULL, "INSERT INTO deferred VALUES ($1::bigint)", &p, &err) != ST_OK)
+        fail_msg("%s", err.text);
+}
+
+static void begin_deferred(void)
+{
+    struct err err = {0};
+
+    assert_int_equal(pg_begin(pg, &err), ST_OK);
+    assert_int_equal(pg_defer(pg, &err), ST_OK);
+}
+
+/* Sent and not waited for, a transaction is whole all the same, and the connection is free after.
+ */
+static void a_deferred_commit(void **state)
+{
+    struct err err = {0};
+    bool done = false;
+    int polls = 0;
+
+    (void)state;
+    NEEDS_POSTGRES();
+    tell("CREATE TABLE deferred (v bigint PRIMARY KEY)");
+    begin_deferred();
+    assert_int_equal(pg_query(pg, NULL, NULL, "SELECT pg_sleep(0.3)", NULL, &err), ST_OK);
+    put(1);
+    put(2);
+    assert_int_equal(pg_deferred_commit(pg, &err), ST_OK);
+    for (int64_t began = clock_mono_us(); !done; polls++) {
+        assert_int_equal(pg_deferred_poll(pg, &done, &err), ST_OK);
+        assert_true(clock_mono_us() - began < 10 * US_PER_S);
+    }
+    assert_true(polls > 1); /* it did not wait */
+    assert_int_equal(ask("SELECT sum(v) FROM deferred"), 3);
+    begin_deferred();
+    put(3);
+    assert_int_equal(pg_deferred_commit(pg, &err), ST_OK);
+    assert_int_equal(pg_deferred_wait(pg, &err), ST_OK);
+    assert_int_equal(ask("SELECT sum(v) FROM deferred"), 6);
+    tell("DROP TABLE deferred");
+    assert_true(idle());
+}
+
+/* The first failure is told, not those that follow from it, and nothing of the rest is done. */
+static void a_deferred_failure(void **state)
+{
+    struct err err = {0};
+
+    (void)state;
+    NEEDS_POSTGRES();
+    tell("CREATE TABLE deferred (v bigint PRIMARY KEY)");
+    begin_deferred();
+    put(1);
+    put(1);
+    put(2);
+    assert_int_equal(pg_deferred_commit(pg, &err), ST_OK);
+    assert_int_equal(pg_deferred_wait(pg, &err), ST_REJECT);
+    assert_string_equal(pg_sqlstate(pg), "23505");
+    assert_non_null(strstr(err.text, "deferred_pkey"));
+    assert_true(idle());
+    assert_int_equal(ask("SELECT count(*) FROM deferred"), 0);
+    begin_deferred(); /* given up half way: what was sent is undone */
+    put(1);
+    pg_rollback(pg);
+    assert_int_equal(ask("SELECT count(*) FROM deferred"), 0);
+    tell("DROP TABLE deferred");
+}
+
+static void a_deferred_loss(void **state)
+{
+    struct err err = {0};
+
+    (void)state;
+    NEEDS_POSTGRES();
+    begin_deferred();
+    assert_int_equal(
+        pg_query(pg, NULL, NULL, "SELECT pg_terminate_backend(pg_backend_pid())", NULL, &err),
+        ST_OK);
+    assert_int_equal(pg_deferred_commit(pg, &err), ST_OK);
+    assert_int_equal(pg_deferred_wait(pg, &err), ST_RETRY);
+    assert_false(pg_connected(pg));
+    assert_int_equal(pg_socket(pg), -1);
+    pg_wait_limit(pg, US_PER_S / 2);
+    begin_deferred();
+    assert_int_equal(pg_query(pg, NULL, NULL, "SELECT pg_sleep(20)", NULL, &err), ST_OK);
+    assert_int_equal(pg_deferred_commit(pg, &err), ST_OK);
+    assert_int_equal(pg_deferred_wait(pg, &err), ST_RETRY);
+    assert_non_null(strstr(err.text, "no answer in time"));
+    assert_int_equal(ask("SELECT 1"), 1); /* by a new connection */
+    assert_true(idle());
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -550,6 +648,9 @@ int main(void)
         WITH_PG(copies),
         WITH_PG(a_hundred_refused_copies),
         WITH_PG(a_copy_that_is_none),
+        WITH_PG(a_deferred_commit),
+        WITH_PG(a_deferred_failure),
+        WITH_PG(a_deferred_loss),
         WITH_PG(what_no_waiting_mends),
         WITH_PG(schema_versions),
     };

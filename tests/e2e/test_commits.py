@@ -157,3 +157,26 @@ def _():
         equal(run["accounts_ok"], 40, "accounts that succeeded")
         s.compare(range(40))
         matches('"settle.retry"', s.one("scheduler").text(), "the scheduler's log")
+
+
+@test("while Postgres keeps a settlement waiting, others are claimed and read")
+def _():
+    with stack(sim={"accounts": 2, "density": "SMALL"}) as s:
+        s.start_all()
+        s.add_accounts(range(2))
+        s.run()
+        with contextlib.closing(psycopg2.connect(s.postgres.url("uf"))) as other:
+            other.cursor().execute("UPDATE account_feeds SET enabled = true WHERE feed = 'costs' AND account_id = "
+                                   "(SELECT account_id FROM accounts WHERE name = 'sim-000000')")
+            held = s.background_usagectl("run", "--account", "sim-000000", "--wait")
+            wait_for("a settlement that waits", lambda: s.value(
+                "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'uf-scheduler' AND wait_event_type = 'Lock'"), 5)
+            s.sim.clear_stats()
+            free = s.background_usagectl("run", "--account", "sim-000001", "--wait")
+            wait_for("the other account is read meanwhile", lambda: len(s.sim.requests(1)) >= 11, 5)
+            check(held.alive() and free.alive(), "a run has ended without its settlement")
+            other.rollback()
+        for waiting in (held, free):
+            equal(waiting.ended(30), 0, "exit status of a run")
+        s.compare(range(2))
+        s.stop_all()
