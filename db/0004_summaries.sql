@@ -6,8 +6,12 @@
 -- until usage_sum_up has gone over all days. So a reader who takes from usage_metrics what is not summed up is exact
 -- always, and only as fast as the summing up is far.
 --
+-- usage_account_days are the same by account, provider, feed and model alone, and so are the rows that a list of accounts
+-- reads. usage_months and usage_account_months are sums of either.
+--
 -- usage_slots are the same for all accounts together, by the quarter of an hour, so that any zone's days can be made of
--- them. They hold for the days that are neither in usage_open_days nor, for any account, in usage_unsummed_days.
+-- them, and usage_totals by the day of UTC. They hold for the days that are neither in usage_open_days nor, for any account,
+-- in usage_unsummed_days.
 
 -- Functions below keep this: names are looked for in our schema, and never first among somebody's temporary tables.
 SELECT set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true);
@@ -45,17 +49,51 @@ CREATE TABLE usage_days (
     num_requests        bigint,
     quantity            numeric,
     cost_amount         numeric,
-    rows                bigint NOT NULL
+    rows                bigint NOT NULL,
+    last_start          timestamptz
 );
 CREATE INDEX usage_days_account ON usage_days (account_id, day);
 CREATE INDEX usage_days_usage ON usage_days (day) WHERE cost_amount IS NULL;
 CREATE INDEX usage_days_cost ON usage_days (day) WHERE cost_amount IS NOT NULL;
 COMMENT ON TABLE usage_days IS 'Sums of usage_metrics by account, day (of UTC) and dimension, without dims. Made by usage_sum_up; never write to it.';
+COMMENT ON COLUMN usage_days.last_start IS 'When the last of its buckets begins that are not whole days; null: none of them is.';
 
 CREATE TABLE usage_months (LIKE usage_days);
+ALTER TABLE usage_months DROP last_start;
 ALTER TABLE usage_months RENAME day TO month;
 CREATE INDEX usage_months_month ON usage_months (month, account_id);
 COMMENT ON TABLE usage_months IS 'Sums of usage_days by month. A month of an account that has a day in usage_unsummed_days is not to be read here.';
+
+CREATE TABLE usage_account_days (
+    account_id          bigint NOT NULL,
+    day                 date NOT NULL,
+    provider            text NOT NULL,
+    feed                text NOT NULL,
+    model               text,
+    quantity_unit       text,
+    currency            text,
+    input_tokens        bigint,
+    cached_input_tokens bigint,
+    cache_write_tokens  bigint,
+    input_audio_tokens  bigint,
+    output_audio_tokens bigint,
+    output_tokens       bigint,
+    num_requests        bigint,
+    quantity            numeric,
+    cost_amount         numeric,
+    rows                bigint NOT NULL,
+    last_start          timestamptz
+);
+CREATE INDEX usage_account_days_account ON usage_account_days (account_id, day);
+CREATE INDEX usage_account_days_usage ON usage_account_days (day) WHERE cost_amount IS NULL;
+CREATE INDEX usage_account_days_cost ON usage_account_days (day) WHERE cost_amount IS NOT NULL;
+COMMENT ON TABLE usage_account_days IS 'Sums of usage_days by account, day, provider, feed and model alone. Holds where usage_days does.';
+
+CREATE TABLE usage_account_months (LIKE usage_account_days);
+ALTER TABLE usage_account_months DROP last_start;
+ALTER TABLE usage_account_months RENAME day TO month;
+CREATE INDEX usage_account_months_month ON usage_account_months (month, account_id);
+COMMENT ON TABLE usage_account_months IS 'Sums of usage_account_days by month. Holds where usage_months does.';
 
 CREATE TABLE usage_slots (
     slot                timestamptz NOT NULL,
@@ -82,6 +120,12 @@ CREATE TABLE usage_slots (
 CREATE INDEX usage_slots_slot ON usage_slots (slot);
 COMMENT ON TABLE usage_slots IS 'Sums of usage_metrics over all accounts, by the quarter of an hour in which a bucket begins. Made by usage_slots_sum; never write to it.';
 COMMENT ON COLUMN usage_slots.whole_day IS 'Figures for a day of UTC, which no zone can divide.';
+
+CREATE TABLE usage_totals (day date NOT NULL, LIKE usage_slots);
+ALTER TABLE usage_totals DROP slot, DROP whole_day;
+CREATE INDEX usage_totals_usage ON usage_totals (day) WHERE cost_amount IS NULL;
+CREATE INDEX usage_totals_cost ON usage_totals (day) WHERE cost_amount IS NOT NULL;
+COMMENT ON TABLE usage_totals IS 'Sums of usage_slots by day of UTC. Holds where usage_slots does.';
 
 CREATE TABLE usage_open_days (
     day   date PRIMARY KEY,
@@ -114,7 +158,15 @@ CREATE FUNCTION usage_months_sum(of_accounts bigint[], of_month date) RETURNS vo
     FROM usage_days
     WHERE account_id = ANY (of_accounts) AND day >= of_month AND day < of_month + interval '1 month'
     GROUP BY account_id, provider, feed, project_id, user_id, api_key_id, model, service_tier, batch, line_item,
-             quantity_unit, currency, cost_amount IS NULL
+             quantity_unit, currency, cost_amount IS NULL;
+    DELETE FROM usage_account_months WHERE month = of_month AND account_id = ANY (of_accounts);
+    INSERT INTO usage_account_months
+    SELECT account_id, of_month, provider, feed, model, quantity_unit, currency, sum(input_tokens), sum(cached_input_tokens),
+           sum(cache_write_tokens), sum(input_audio_tokens), sum(output_audio_tokens), sum(output_tokens), sum(num_requests),
+           sum(quantity), sum(cost_amount), sum(rows)
+    FROM usage_account_days
+    WHERE account_id = ANY (of_accounts) AND day >= of_month AND day < of_month + interval '1 month'
+    GROUP BY account_id, provider, feed, model, quantity_unit, currency, cost_amount IS NULL
 $$;
 
 -- The next accounts of the month that is being summed up; after its last account the month after it, or the next one
@@ -220,6 +272,8 @@ BEGIN
     IF seen > 0 THEN
         DELETE FROM usage_days d USING unnest(ids, days) AS o (account_id, day)
         WHERE d.account_id = o.account_id AND d.day = o.day;
+        DELETE FROM usage_account_days d USING unnest(ids, days) AS o (account_id, day)
+        WHERE d.account_id = o.account_id AND d.day = o.day;
         DELETE FROM usage_unsummed_days d USING unnest(ids, days) AS o (account_id, day)
         WHERE d.account_id = o.account_id AND d.day = o.day;
         WITH sums AS (
@@ -227,7 +281,8 @@ BEGIN
                    m.line_item, m.quantity_unit, m.currency, sum(m.input_tokens) AS c0, sum(m.cached_input_tokens) AS c1,
                    sum(m.cache_write_tokens) AS c2, sum(m.input_audio_tokens) AS c3, sum(m.output_audio_tokens) AS c4,
                    sum(m.output_tokens) AS c5, sum(m.num_requests) AS c6, sum(m.quantity) AS quantity,
-                   sum(m.cost_amount) AS cost_amount, count(*) AS rows
+                   sum(m.cost_amount) AS cost_amount, count(*) AS rows,
+                   max(m.bucket_start) FILTER (WHERE m.bucket_seconds < 86400) AS last_start
             FROM unnest(ids, days) AS o (account_id, day)
             JOIN usage_metrics m ON m.account_id = o.account_id AND m.bucket_start >= o.day::timestamp AT TIME ZONE 'UTC'
                  AND m.bucket_start < (o.day + 1)::timestamp AT TIME ZONE 'UTC'
@@ -235,14 +290,20 @@ BEGIN
                      m.batch, m.line_item, m.quantity_unit, m.currency, m.cost_amount IS NULL
         ), left_alone AS (
             INSERT INTO usage_unsummed_days (account_id, day, since)
-            SELECT DISTINCT account_id, day, timestamptz 'infinity' FROM sums
-            WHERE greatest(abs(c0), abs(c1), abs(c2), abs(c3), abs(c4), abs(c5), abs(c6)) > large
+            SELECT account_id, day, timestamptz 'infinity' FROM sums GROUP BY account_id, day
+            HAVING greatest(sum(abs(c0)), sum(abs(c1)), sum(abs(c2)), sum(abs(c3)), sum(abs(c4)), sum(abs(c5)), sum(abs(c6))) > large
             RETURNING account_id, day
         )
         INSERT INTO usage_days
         SELECT account_id, day, provider, feed, project_id, user_id, api_key_id, model, service_tier, batch, line_item,
-               quantity_unit, currency, c0, c1, c2, c3, c4, c5, c6, quantity, cost_amount, rows
+               quantity_unit, currency, c0, c1, c2, c3, c4, c5, c6, quantity, cost_amount, rows, last_start
         FROM sums WHERE (account_id, day) NOT IN (SELECT account_id, day FROM left_alone);
+        INSERT INTO usage_account_days
+        SELECT d.account_id, d.day, d.provider, d.feed, d.model, d.quantity_unit, d.currency, sum(d.input_tokens),
+               sum(d.cached_input_tokens), sum(d.cache_write_tokens), sum(d.input_audio_tokens), sum(d.output_audio_tokens),
+               sum(d.output_tokens), sum(d.num_requests), sum(d.quantity), sum(d.cost_amount), sum(d.rows), max(d.last_start)
+        FROM unnest(ids, days) AS o (account_id, day) JOIN usage_days d ON d.account_id = o.account_id AND d.day = o.day
+        GROUP BY d.account_id, d.day, d.provider, d.feed, d.model, d.quantity_unit, d.currency, d.cost_amount IS NULL;
         INSERT INTO usage_open_days (day) SELECT DISTINCT unnest(days) ON CONFLICT DO NOTHING;
     END IF;
 
@@ -283,12 +344,21 @@ BEGIN
            m.service_tier, m.batch, m.line_item, m.quantity_unit, m.currency, sum(m.input_tokens), sum(m.cached_input_tokens),
            sum(m.cache_write_tokens), sum(m.input_audio_tokens), sum(m.output_audio_tokens), sum(m.output_tokens),
            sum(m.num_requests), sum(m.quantity), sum(m.cost_amount), count(*)
-    FROM (SELECT DISTINCT account_id FROM usage_days WHERE day = next AND cost_amount IS NULL
-          UNION SELECT account_id FROM usage_days WHERE day = next AND cost_amount IS NOT NULL) a
+    FROM (SELECT account_id FROM usage_account_days WHERE day = next AND cost_amount IS NULL
+          UNION SELECT account_id FROM usage_account_days WHERE day = next AND cost_amount IS NOT NULL) a
     JOIN usage_metrics m ON m.account_id = a.account_id AND m.bucket_start >= next::timestamp AT TIME ZONE 'UTC'
          AND m.bucket_start < (next + 1)::timestamp AT TIME ZONE 'UTC'
     GROUP BY 1, 2, m.provider, m.feed, m.model, m.service_tier, m.batch, m.line_item, m.quantity_unit, m.currency,
              m.cost_amount IS NULL;
+    DELETE FROM usage_totals WHERE day = next AND cost_amount IS NULL;
+    DELETE FROM usage_totals WHERE day = next AND cost_amount IS NOT NULL;
+    INSERT INTO usage_totals
+    SELECT next, provider, feed, model, service_tier, batch, line_item, quantity_unit, currency, sum(input_tokens),
+           sum(cached_input_tokens), sum(cache_write_tokens), sum(input_audio_tokens), sum(output_audio_tokens), sum(output_tokens),
+           sum(num_requests), sum(quantity), sum(cost_amount), sum(rows)
+    FROM usage_slots
+    WHERE slot >= next::timestamp AT TIME ZONE 'UTC' AND slot < (next + 1)::timestamp AT TIME ZONE 'UTC'
+    GROUP BY provider, feed, model, service_tier, batch, line_item, quantity_unit, currency, cost_amount IS NULL;
     DELETE FROM usage_open_days WHERE day = next;
     RETURN true;
 END $$;
@@ -303,6 +373,8 @@ CREATE FUNCTION usage_sums_forget(account bigint) RETURNS void
     ON CONFLICT DO NOTHING;
     DELETE FROM usage_days WHERE account_id = account;
     DELETE FROM usage_months WHERE account_id = account;
+    DELETE FROM usage_account_days WHERE account_id = account;
+    DELETE FROM usage_account_months WHERE account_id = account;
     DELETE FROM usage_unsummed_days WHERE account_id = account;
 $$;
 COMMENT ON FUNCTION usage_sums_forget IS 'Before all rows of an account are deleted, in the same transaction: then the other sums stay valid. Called by: usagectl account remove --purge.';
@@ -314,6 +386,9 @@ INSERT INTO role_rights (part, object, privilege) VALUES
     ('gateway', 'usage_unsummed_days', 'SELECT'),
     ('gateway', 'usage_days', 'SELECT'),
     ('gateway', 'usage_months', 'SELECT'),
+    ('gateway', 'usage_account_days', 'SELECT'),
+    ('gateway', 'usage_account_months', 'SELECT'),
+    ('gateway', 'usage_totals', 'SELECT'),
     ('gateway', 'usage_summed', 'SELECT'),
     ('gateway', 'usage_slots', 'SELECT'),
     ('gateway', 'usage_open_days', 'SELECT'),

@@ -219,39 +219,56 @@ static void groups_write(const struct figures *f, struct sql *s, const struct so
     buf_str(b, "unit");
 }
 
-/* The same of an estimate. Tokens are summed for each model as long as its prices last, and only
- * then priced: sums of exact products, as in the view cost_estimate. What has no price keeps the
- * currency of its model's other tokens. */
+/* The same of an estimate. Tokens are summed for each model as long as its prices last (spell `n`),
+ * and only then priced: sums of exact products, as in the view cost_estimate. A price is looked up
+ * once for each model and spell. What has no price keeps the currency of its model's other tokens.
+ */
 static void estimate_write(const struct figures *f, struct sql *s, const struct source *src,
                            const struct request *r)
 {
+    static const char *const kinds[] = {"input", "cached_input", "cache_write", "output"};
+    const size_t n_kinds = sizeof(kinds) / sizeof(kinds[0]);
     struct buf *b = &s->text;
 
     buf_str(b, "SELECT ");
     dims_write(f, b, false);
     buf_str(b, "unit");
     measures_write(f, b);
-    buf_str(b, " FROM (SELECT ");
-    dims_write(f, b, false);
-    buf_str(b, "p.amount, p.amount * price.per_million * 0.000001 AS cost, coalesce("
-               "price.currency, min(price.currency) OVER (PARTITION BY t.n)) AS unit "
-               "FROM (SELECT row_number() OVER () AS n, * FROM (SELECT ");
+    buf_str(b, " FROM (WITH tokens AS MATERIALIZED (SELECT ");
     dims_write(f, b, true);
     buf_str(b,
-            "m.provider, m.model, max(m.local::date) AS day, sum(m.input_tokens) - "
-            "coalesce(sum(m.cached_input_tokens), 0) - coalesce(sum(m.cache_write_tokens), 0) AS "
-            "input, sum(m.cached_input_tokens) AS cached_input, sum(m.cache_write_tokens) AS "
-            "cache_write, sum(m.output_tokens) AS output");
+            "m.provider, m.model, coalesce(width_bucket(m.local::date - DATE '1970-01-01', (SELECT "
+            "array_agg(DISTINCT valid_from - DATE '1970-01-01' ORDER BY valid_from - DATE "
+            "'1970-01-01') FROM model_prices WHERE isfinite(valid_from))), 0) AS n, "
+            "max(m.local::date) AS day, sum(m.input_tokens) - coalesce(sum(m.cached_input_tokens), "
+            "0) - coalesce(sum(m.cache_write_tokens), 0) AS input, sum(m.cached_input_tokens) AS "
+            "cached_input, sum(m.cache_write_tokens) AS cache_write, sum(m.output_tokens) AS "
+            "output");
     from_write(f, s, src, r);
-    buf_str(b, "m.provider, m.model, width_bucket(m.local::date - DATE '1970-01-01', (SELECT "
-               "array_agg(DISTINCT valid_from - DATE '1970-01-01' ORDER BY valid_from - DATE "
-               "'1970-01-01') FROM model_prices WHERE isfinite(valid_from)))) tokens) t "
-               "CROSS JOIN LATERAL (VALUES ('input', t.input), ('cached_input', t.cached_input), "
-               "('cache_write', t.cache_write), ('output', t.output)) AS p (kind, amount) "
-               "LEFT JOIN LATERAL (SELECT per_million, currency FROM model_prices x WHERE "
-               "x.provider = t.provider AND x.model = t.model AND x.kind = p.kind AND x.valid_from "
-               "<= t.day ORDER BY x.valid_from DESC LIMIT 1) price ON true WHERE p.amount <> 0) m "
-               "GROUP BY ");
+    buf_str(b, "m.provider, m.model, n), prices AS MATERIALIZED (SELECT k.provider, k.model, k.n");
+    for (size_t i = 0; i < n_kinds; i++)
+        buf_printf(b, ", %s.per_million AS %s, %s.currency AS %s_currency", kinds[i], kinds[i],
+                   kinds[i], kinds[i]);
+    buf_str(b, " FROM (SELECT provider, model, n, max(day) AS day FROM tokens GROUP BY provider, "
+               "model, n) k");
+    for (size_t i = 0; i < n_kinds; i++)
+        buf_printf(b,
+                   " LEFT JOIN LATERAL (SELECT per_million, currency FROM model_prices x WHERE "
+                   "x.provider = k.provider AND x.model = k.model AND x.kind = '%s' AND "
+                   "x.valid_from <= k.day ORDER BY x.valid_from DESC LIMIT 1) %s ON true",
+                   kinds[i], kinds[i]);
+    buf_str(b, ") SELECT ");
+    dims_write(f, b, false);
+    buf_str(b,
+            "a.amount, a.amount * a.per_million * 0.000001 AS cost, coalesce(a.currency, least(");
+    for (size_t i = 0; i < n_kinds; i++)
+        buf_printf(b, "%sCASE WHEN t.%s <> 0 THEN p.%s_currency END", i ? ", " : "", kinds[i],
+                   kinds[i]);
+    buf_str(b, ")) AS unit FROM tokens t JOIN prices p USING (provider, model, n) CROSS JOIN "
+               "LATERAL (VALUES ");
+    for (size_t i = 0; i < n_kinds; i++)
+        buf_printf(b, "%s(t.%s, p.%s, p.%s_currency)", i ? ", " : "", kinds[i], kinds[i], kinds[i]);
+    buf_str(b, ") AS a (amount, per_million, currency) WHERE a.amount <> 0) m GROUP BY ");
     dims_write(f, b, false);
     buf_str(b, "unit");
 }
@@ -299,14 +316,33 @@ static void order_write(const struct figures *f, struct sql *s)
     rowset_limit(rs, s);
 }
 
-static bool of_all_accounts(const struct figures *f, const struct request *r)
+/* Grouped or chosen by any of `names`, which end with NULL. */
+static bool asks_for(const struct figures *f, const struct request *r, const char *const *names)
 {
-    static const char *const of_one[] = {"account", "project", "user", "key"};
+    for (; *names; names++)
+        if (has_dimension(f, *names) || params_has(&r->params, *names))
+            return true;
+    return false;
+}
 
-    for (size_t i = 0; i < sizeof(of_one) / sizeof(of_one[0]); i++)
-        if (has_dimension(f, of_one[i]) || params_has(&r->params, of_one[i]))
-            return false;
-    return true;
+static struct source source_of(const struct figures *f, const struct request *r,
+                               const struct span_sql *span, const char *zone)
+{
+    static const char *const of_one[] = {"account", "project", "user", "key", NULL};
+    static const char *const fine[] = {"project", "user",  "key", "line_item",
+                                       "tier",    "batch", NULL};
+
+    return (struct source){
+        .span = span,
+        .params = &r->params,
+        .together = !asks_for(f, r, of_one),
+        .narrow = !asks_for(f, r, fine),
+        .by_hour = has_dimension(f, "hour"),
+        .by_day = has_dimension(f, "day"),
+        .by_month = has_dimension(f, "month"),
+        .zoned = f->report != ESTIMATED && zone && strcmp(zone, "UTC") != 0,
+        .priced = f->report == ESTIMATED,
+    };
 }
 
 static enum status rows_statement(struct figures *f, struct request *r, struct bad_param *bad)
@@ -314,19 +350,14 @@ static enum status rows_statement(struct figures *f, struct request *r, struct b
     struct rowset *rs = &f->rows;
     struct sql s = sql_new(r->arena);
     struct span_sql span;
-    struct source src = {.span = &span, .params = &r->params};
+    struct source src;
     const char *zone;
 
     TRY(sql_span(&span, &s, &r->params, true, bad));
     TRY(params_one(&zone, &r->params, r->arena, "tz", bad));
     if (f->report == ESTIMATED)
         span = span_of_days(r->arena, &span);
-    src.together = of_all_accounts(f, r);
-    src.by_hour = has_dimension(f, "hour");
-    src.by_day = has_dimension(f, "day");
-    src.by_zone = f->report != ESTIMATED && zone && strcmp(zone, "UTC") != 0 &&
-                  (src.by_day || has_dimension(f, "month"));
-    src.priced = f->report == ESTIMATED;
+    src = source_of(f, r, &span, zone);
     source_with(&src, &s);
     buf_str(&s.text, "SELECT ");
     for (size_t i = 0; i < f->n_dims; i++)
@@ -373,14 +404,21 @@ static enum status head_statement(struct figures *f, struct request *r, struct b
                span.to ? span.to : "NULL::timestamptz", span.zone);
     buf_str(
         &s.text,
-        "count(DISTINCT a.account_id), count(DISTINCT a.account_id) FILTER (WHERE m.watermark "
-        "IS NULL), " TIME_TEXT("max(m.complete_from)") ", " TIME_TEXT(
-            "min(m.watermark)") ", "
-                                "EXISTS (SELECT 1 FROM account_feeds x WHERE x.feed = '" DOUBLE_FEED
-                                "') "
-                                "FROM accounts a LEFT JOIN account_feeds m ON m.account_id = "
-                                "a.account_id AND "
-                                "m.enabled");
+        "count(*), count(*) FILTER (WHERE c.unread), " TIME_TEXT(
+            "max(c.complete_from)") ", " TIME_TEXT("min(c.watermark)") ", EXISTS (SELECT 1 FROM "
+                                                                       "account_feeds x WHERE "
+                                                                       "x.feed = '" DOUBLE_FEED
+                                                                       "') FROM (SELECT "
+                                                                       "bool_or(m.watermark IS "
+                                                                       "NULL) AS unread, "
+                                                                       "max(m.complete_from) AS "
+                                                                       "complete_from, "
+                                                                       "min(m.watermark) AS "
+                                                                       "watermark FROM accounts a "
+                                                                       "LEFT JOIN account_feeds m "
+                                                                       "ON m.account_id = "
+                                                                       "a.account_id AND "
+                                                                       "m.enabled");
     buf_printf(&s.text, " AND %s(m.feed = ANY(%s::text[]))", f->report == BILLED ? "" : "NOT ",
                sql_param(&s, bills(r->arena)));
     sql_filter(&s, &r->params, "feed", "m.feed");
@@ -389,6 +427,7 @@ static enum status head_statement(struct figures *f, struct request *r, struct b
     buf_str(&s.text, " WHERE a.enabled");
     sql_filter(&s, &r->params, "account", "a.name");
     sql_filter(&s, &r->params, "provider", "a.provider");
+    buf_str(&s.text, " GROUP BY a.account_id) c");
     f->rows.statements[f->rows.n_statements++] =
         (struct statement){.sql = s.text.at, .params = s.params};
     return ST_OK;

@@ -544,7 +544,7 @@ class Stack:
         return rows
 
     def check_sums(self):
-        """What is summed up must be the sums of the rows: usage_days of usage_metrics, usage_months of usage_days."""
+        """What is summed up must be the sums of the rows: usage_days and usage_slots of usage_metrics, the others of these."""
         groups = ("account_id, {day}, provider, feed, project_id, user_id, api_key_id, model, service_tier, batch, line_item, "
                   "quantity_unit, currency")
         measures = ("input_tokens", "cached_input_tokens", "cache_write_tokens", "input_audio_tokens", "output_audio_tokens",
@@ -553,6 +553,10 @@ class Stack:
         plain = ", ".join(f"{m}::numeric" for m in measures)
         days, months = groups.format(day="day"), groups.format(day="month")
         slots = "slot, whole_day, provider, feed, model, service_tier, batch, line_item, quantity_unit, currency"
+        narrow = "account_id, {day}, provider, feed, model, quantity_unit, currency"
+        totals = "day, provider, feed, model, service_tier, batch, line_item, quantity_unit, currency"
+        whole = ("month < months_until AND NOT EXISTS (SELECT FROM usage_unsummed_days u WHERE u.account_id = m.account_id AND "
+                 "date_trunc('month', u.day) = m.month)")
         closed = ("(slot AT TIME ZONE 'UTC')::date NOT IN (SELECT day FROM usage_open_days UNION SELECT day FROM usage_unsummed_days)")
         for title, table, want in (
                 ("usage_days", f"SELECT {days}, {plain}, rows::numeric FROM usage_days d WHERE NOT EXISTS (SELECT FROM "
@@ -568,7 +572,17 @@ class Stack:
                  f"u.account_id = m.account_id AND date_trunc('month', u.day) = m.month) GROUP BY {months}, cost_amount IS NULL"),
                 ("usage_slots", f"SELECT {slots}, {plain}, rows::numeric FROM usage_slots WHERE {closed}",
                  f"SELECT {slots}, {sums}, count(*)::numeric FROM (SELECT *, date_bin('15 minutes', bucket_start, '2000-01-01Z') AS slot, "
-                 f"bucket_seconds >= 86400 AS whole_day FROM usage_metrics) m WHERE {closed} GROUP BY {slots}, cost_amount IS NULL")):
+                 f"bucket_seconds >= 86400 AS whole_day FROM usage_metrics) m WHERE {closed} GROUP BY {slots}, cost_amount IS NULL"),
+                ("usage_account_days", f"SELECT {narrow.format(day='day')}, {plain}, rows::numeric FROM usage_account_days",
+                 f"SELECT {narrow.format(day='day')}, {sums}, sum(rows)::numeric FROM usage_days GROUP BY {narrow.format(day='day')}, "
+                 "cost_amount IS NULL"),
+                ("usage_account_months", f"SELECT {narrow.format(day='month')}, {plain}, rows::numeric FROM usage_account_months m, "
+                 f"usage_summed WHERE {whole}",
+                 f"SELECT {narrow.format(day='month')}, {sums}, sum(rows)::numeric FROM usage_months m, usage_summed WHERE {whole} GROUP BY "
+                 f"{narrow.format(day='month')}, cost_amount IS NULL"),
+                ("usage_totals", f"SELECT {totals}, {plain}, rows::numeric FROM usage_totals",
+                 f"SELECT {totals}, {sums}, sum(rows)::numeric FROM (SELECT *, (slot AT TIME ZONE 'UTC')::date AS day FROM usage_slots) s "
+                 f"GROUP BY {totals}, cost_amount IS NULL")):
             if not self.value("SELECT valid FROM usage_summed"):
                 return
             wrong = self.sql(f"(({table}) EXCEPT ALL ({want})) UNION ALL (({want}) EXCEPT ALL ({table}))")

@@ -1,4 +1,4 @@
-"""Sums made ahead (usage_days, usage_months): the gateway's figures are the same with them, without, and in between.
+"""Sums made ahead (usage_days, usage_slots and their kin): the gateway's figures are the same with them, without, and in between.
 
 That they hold while the pipeline works, dies and starts again is asked at the end of every other test (Stack.check_sums).
 """
@@ -21,20 +21,22 @@ COST = "/api/v1/cost"
 
 
 def season():
-    """Two accounts over three months, and one that was removed; hours, whole days, bills in two currencies, prices that change."""
+    """Two accounts over three months, and one that was removed; hours, whole days, a day on which nothing came after the
+    morning, bills in two currencies, prices that change."""
     s = Stack()
     s.sql("INSERT INTO accounts (account_id, name, provider, base_url, key_ciphertext, key_hint) SELECT n, 'org-' || n, 'openai', "
           "'https://api.example/v1', '', 'sk-…' FROM generate_series(1, 2) n")
     s.sql("SELECT usage_metrics_ensure_month(now() - m * interval '1 month') FROM generate_series(0, 4) m")
     s.sql("""INSERT INTO usage_metrics (account_id, provider, feed, bucket_start, bucket_seconds, row_key, row_hash, project_id, model,
-             input_tokens, cached_input_tokens, output_tokens, quantity, first_seen_at, changed_at, job_id)
+             service_tier, batch, input_tokens, cached_input_tokens, output_tokens, quantity, first_seen_at, changed_at, job_id)
              SELECT a, 'openai', CASE m WHEN 2 THEN 'images' ELSE 'completions' END, h, CASE m WHEN 2 THEN 86400 ELSE 3600 END,
              gen_random_uuid(), 0, CASE m WHEN 1 THEN 'proj_' || a END, CASE m WHEN 2 THEN NULL ELSE 'model-' || m END,
-             CASE m WHEN 2 THEN NULL ELSE (extract(epoch FROM h)::bigint * (a + 7)) % 1000003 END, CASE m WHEN 1 THEN a END,
+             CASE m WHEN 1 THEN 'flex' END, CASE a WHEN 2 THEN m = 1 END, CASE m WHEN 2 THEN NULL ELSE (extract(epoch FROM h)::bigint * (a + 7)) % 1000003 END, CASE m WHEN 1 THEN a END,
              CASE m WHEN 2 THEN NULL ELSE a * 3 + m END, CASE m WHEN 2 THEN 0.25 * a END, now(), now(), gen_random_uuid()
              FROM generate_series(1, 3) a, generate_series(0, 2) m,
              generate_series(date_trunc('day', now(), 'UTC') - interval '100 days', now(), interval '3 hours') h
-             WHERE m < 2 OR extract(hour FROM h AT TIME ZONE 'UTC') = 0""")
+             WHERE (m < 2 OR extract(hour FROM h AT TIME ZONE 'UTC') = 0) AND NOT (h > date_trunc('day', now(), 'UTC') - interval '42 hours'
+             AND h < date_trunc('day', now(), 'UTC') - interval '24 hours')""")
     s.sql("""INSERT INTO usage_metrics (account_id, provider, feed, bucket_start, bucket_seconds, row_key, row_hash, line_item, cost_amount,
              currency, first_seen_at, changed_at, job_id) SELECT a, 'openai', 'costs', d, 86400, gen_random_uuid(), 0, 'item ' || a,
              0.0000000000001 * a + 0.1, CASE a WHEN 2 THEN 'EUR' ELSE 'USD' END, now(), now(), gen_random_uuid()
@@ -55,29 +57,42 @@ def sum_up(s):
           [(True, 0, 0)], "summed up")
 
 
+def back(days):
+    """A day so long ago, as the API takes it."""
+    return (datetime.datetime.now(datetime.timezone.utc).date() - datetime.timedelta(days=days)).isoformat()
+
+
 def questions():
     """Ranges that begin and end with months, days, hours, in zones ahead and behind; every kind of grouping."""
     today = datetime.datetime.now(datetime.timezone.utc).date()
     first = today.replace(day=1)
-    back = lambda days: (today - datetime.timedelta(days=days)).isoformat()  # noqa: E731
     ranges = [((first - datetime.timedelta(days=80)).replace(day=1).isoformat(), (today + datetime.timedelta(days=1)).isoformat()),
               (back(95), None), (back(33), back(2)), (back(1), None), (back(40) + "T05:00:00Z", back(3) + "T18:00:00Z"),
               (back(10) + "T03:00:00Z", back(10) + "T21:00:00Z"), (first.isoformat(), None)]
     for (start, end), zone in itertools.product(ranges, ("UTC", "Europe/Berlin", "America/Denver", "Asia/Kolkata", "Pacific/Kiritimati")):
-        for path, fixed, groups in ((USAGE, {}, ("", "day", "month", "account", "model,project", "month,account")),
-                                    (COST, {"basis": "billed"}, ("", "day", "account", "month,line_item")),
-                                    (COST, {"basis": "estimated"}, ("", "month,model", "day,account"))):
+        for path, fixed, groups in ((USAGE, {}, ("", "day", "month", "account", "model,project", "month,account", "month,tier", "day,batch", "account,tier")),
+                                    (COST, {"basis": "billed"}, ("", "day", "account", "month,line_item", "month,account")),
+                                    (COST, {"basis": "estimated"}, ("", "month,model", "day,account", "account"))):
             for group in groups:
                 yield path, {**fixed, "from_": start, "to": end, "tz": zone, "group_by": group}
+
+
+def special():
+    """Figures that some filter or end picks out."""
+    for group in ("", "account"):  # the morning is in the span, the figures for the whole day are not
+        yield USAGE, {"from_": back(10), "to": back(2), "tz": "America/Denver", "group_by": group}
     for group in ("account", "day", "hour"):
         yield USAGE, {"from_": back(60), "account": ["org-2", "org-1"], "group_by": group, "tz": "America/Denver"}
         yield USAGE, {"from_": back(60), "project": "", "model": "model-0", "group_by": group}
+        yield USAGE, {"from_": back(60), "tier": "flex", "group_by": group, "tz": "Asia/Kolkata"}
+        yield USAGE, {"from_": back(60), "account": "org-2", "feed": "images", "group_by": group.replace("hour", "month"), "tz": "America/Denver"}
 
 
 @test("sums made ahead and rows give the same figures, to the last digit")
 def _():
     with stack(season) as s:
-        asked = random.Random(7).sample([(path, {k: v for k, v in q.items() if v is not None}) for path, q in questions()], 120)
+        asked = random.Random(7).sample([(path, {k: v for k, v in q.items() if v is not None}) for path, q in questions()], 200)
+        asked += special()
         equal(s.value("SELECT valid FROM usage_summed"), False, "rows that no writer wrote are not trusted to be summed up")
         rows = [s.client.get(path, **query).rows() for path, query in asked]
         check(sum(len(r) for r in rows) > 1000, "there is something to compare")
@@ -105,6 +120,12 @@ def _():
         same("from rows alone")
         s.sql("UPDATE usage_summed SET valid = true, named_until = 0")
         same("some days from rows")
+        # All days but one of one account are summed up, and no day's slots.
+        while s.value("SELECT usage_sum_up(100, '0s')") > 0:
+            pass
+        s.sql("INSERT INTO usage_unsummed_days SELECT 1, current_date - 49")
+        s.sql("INSERT INTO usage_open_days SELECT current_date - n FROM generate_series(0, 99) n ON CONFLICT DO NOTHING")
+        same("the accounts' days summed up, slots not")
         sum_up(s)
         s.check_sums()
         same("summed up again")
