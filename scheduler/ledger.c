@@ -479,14 +479,18 @@ static const char finish_sql[] =
     "UPDATE fetch_runs SET finished_at = now() WHERE finished_at IS NULL AND accounts_ok + "
     "accounts_failed >= accounts_total AND accounts_ok + accounts_failed > 0";
 
-/* A job that had nothing to ask waits a minute, whatever it was that made its account due. */
+/* Due when its next feed is, at once when more is owed, and before all others when a run of this
+ * account alone waits. A job that had nothing to ask waits a minute, whatever it was that made its
+ * account due. */
 static const char release_sql[] =
+    "WITH front AS MATERIALIZED (SELECT " LEDGER_FRONT " AS at) "
     "UPDATE accounts a SET lease_until = NULL, lease_job = NULL, lease_owner = NULL, next_due = "
     "greatest(CASE WHEN j.idle THEN now() + interval '1 minute' END, coalesce(least((SELECT "
     "min(f.next_due) FROM account_feeds f WHERE f.account_id = a.account_id AND f.enabled), "
     "(SELECT min(o.next_try_at) FROM owed_windows o WHERE o.account_id = a.account_id AND o.state "
-    "= 'pending'), (SELECT now() FROM run_accounts ra JOIN fetch_runs r USING (run_id) "
-    "WHERE ra.account_id = a.account_id AND ra.state = 'pending' AND r.kind = 'manual' LIMIT 1)), "
+    "= 'pending'), (SELECT min(CASE r.accounts_total WHEN 1 THEN front.at ELSE now() END) "
+    "FROM run_accounts ra JOIN fetch_runs r USING (run_id), front "
+    "WHERE ra.account_id = a.account_id AND ra.state = 'pending' AND r.kind = 'manual')), "
     "now() + interval '1 hour')), page_digests = j.digests "
     "FROM unnest($1::bigint[], $2::boolean[], $3::bytea[]) AS j (account_id, idle, digests) "
     "WHERE a.account_id = j.account_id";

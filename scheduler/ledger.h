@@ -42,6 +42,10 @@ struct claim {
 enum status ledger_claim(struct ledger *l, struct claim *out, struct arena *a, size_t max,
                          struct err *err) CHECKED;
 
+/* SQL: a due time before that of any account; the oldest is claimed first. */
+#define LEDGER_FRONT                                                                               \
+    "(SELECT least(now(), min(next_due) - interval '1 microsecond') FROM accounts WHERE enabled)"
+
 /* How many accounts wait for a claim, as far as LEDGER_DUE_MAX. */
 #define LEDGER_DUE_MAX 10000
 enum status ledger_due(struct ledger *l, int64_t *out, struct err *err) CHECKED;

@@ -39,6 +39,28 @@ static enum status account_find(struct ledger *l, struct arena *a, struct text n
     return ST_OK;
 }
 
+/* An account whose job is out now is claimed again when that ends: see release_sql. One account
+ * goes before all others, however many have been due for long: somebody waits for it. */
+static enum status run_due(struct ledger *l, struct arena *a, int64_t account_id,
+                           const char *run_id, struct err *err)
+{
+    struct pg_params p = {0};
+
+    if (account_id)
+        pg_param_int(&p, a, account_id);
+    else
+        pg_param_text(&p, run_id);
+    return pg_query(l->pg, NULL, NULL,
+                    account_id
+                        ? "UPDATE accounts SET next_due = " LEDGER_FRONT
+                          " WHERE account_id = $1::bigint AND (lease_until IS NULL OR lease_until "
+                          "< now())"
+                        : "UPDATE accounts SET next_due = now() WHERE account_id IN (SELECT "
+                          "account_id FROM run_accounts WHERE run_id = $1::uuid) AND next_due > "
+                          "now() AND (lease_until IS NULL OR lease_until < now())",
+                    &p, err);
+}
+
 static enum status run_insert(struct ledger *l, struct arena *a, int64_t account_id,
                               const char *run_id, int64_t *out_accounts, struct err *err)
 {
@@ -64,12 +86,7 @@ static enum status run_insert(struct ledger *l, struct arena *a, int64_t account
     if (*out_accounts == 0)
         return err_set(err, ST_REJECT,
                        "there is no enabled account; usagectl account add NAME --provider P");
-    /* an account whose job is out now is claimed again when that ends: see release_sql */
-    return pg_query(l->pg, NULL, NULL,
-                    "UPDATE accounts SET next_due = now() WHERE account_id IN (SELECT account_id "
-                    "FROM run_accounts WHERE run_id = $1::uuid) AND next_due > now() AND "
-                    "(lease_until IS NULL OR lease_until < now())",
-                    &run, err);
+    return run_due(l, a, account_id, run_id, err);
 }
 
 enum status ledger_run(struct ledger *l, struct text account, struct uuid *run_id,

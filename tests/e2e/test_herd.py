@@ -1,0 +1,72 @@
+"""After an outage all accounts are due at once: they are worked off oldest first, no more at once than there is credit for,
+without a second herd a cycle later, and whoever asks for one account does not wait for the others."""
+
+import collections
+import os
+
+from harness import FEEDS, check, equal, wait_for
+from runner import stack, test
+from stub import Stub, fill_ledger
+
+ACCOUNTS, CAPACITY, ANSWER_S = 6000, 200, 0.25
+CYCLE_S = 900
+BATCH = 512  # a claim's; within one the order is free
+AT_ONCE_S = 4  # "within seconds", on a busy machine
+
+
+def asked(s, stub, account):
+    """Asks for the account; answers the seconds until its job came."""
+    before = len(stub.times(account))
+    answer = s.control({"cmd": "run", "account": account})
+    check(answer["ok"], f"a run of {account}: {answer}")
+    began = stub.came[-1][0]
+    wait_for(f"a job of {account}", lambda: len(stub.times(account)) > before, 30, 0.02)
+    return stub.times(account)[before] - began
+
+
+@test("after an outage: oldest first, evenly, never more than the credit, and one that is asked for comes at once")
+def _():
+    with stack() as s:
+        s.sql("SELECT 1")  # it has a connection
+        with s.connection.cursor() as cursor:
+            fill_ledger(cursor, ACCOUNTS, FEEDS)
+        s.wait_ready(s.start("scheduler", UF_SCHEDULE="*/15 * * * *", UF_LEASE="60s"))
+        counts = collections.Counter()
+        with Stub(os.path.join(s.folder, "run"), CAPACITY, ANSWER_S) as stub:
+            kept = f"account-{BATCH}"
+            stub.kept.add(kept)
+            wait_for("a tenth of the herd", lambda: stub.error or len(stub.came) > ACCOUNTS // 10, 60)
+            check(not stub.error, f"the stub: {stub.error}")
+            # the last of the herd; one that has been read; and one whose job is out
+            manual = {f"account-{ACCOUNTS}": 1, "account-1": 2, kept: 2}
+            took = {account: asked(s, stub, account) for account in list(manual)[:2]}
+            check(s.control({"cmd": "run", "account": kept})["ok"], "a run of an account whose job is out")
+            stub.kept.clear()
+            began = stub.came[-1][0]
+            wait_for("its next job", lambda: len(stub.times(kept)) == 2, 30, 0.02)
+            took[kept] = stub.times(kept)[1] - began
+            left = ACCOUNTS - len(stub.came)
+            check(left > ACCOUNTS // 5, f"only {left} were left to be read: the test proves nothing")
+            check(max(took.values()) < AT_ONCE_S, f"seconds until a job that was asked for: {took}")
+            wait_for("the whole herd", lambda: stub.error or len(stub.firsts) == ACCOUNTS, 120)
+            check(not stub.error, f"the stub: {stub.error}")
+            wait_for("all is settled", lambda: s.value("SELECT count(*) = 0 FROM accounts WHERE lease_until IS NOT NULL"), 20)
+            came = list(stub.came)
+        check(stub.most <= CAPACITY, f"{stub.most} jobs at once, and credit for {CAPACITY}")
+        firsts, again = [], []  # an account whose slot of the new cycle comes soon is read again, after those that are older
+        for place, (_, account) in enumerate(came):
+            if account not in manual:
+                seen = account in counts
+                (again if seen else firsts).append(place if seen else int(account.split("-")[1]))
+            counts[account] += 1
+        late = max(abs(place - one) for place, one in zip(sorted(firsts), firsts))
+        check(late <= BATCH, f"an account came {late} places from where its age would have it")
+        check(not again or again[0] > ACCOUNTS - BATCH, f"the first to be read again was the {again[:1]}. job")
+        equal({account: counts[account] for account in manual}, manual, "jobs of those that were asked for")
+        pauses = [later[0] - sooner[0] for sooner, later in zip(came, came[1:])]
+        check(max(pauses) < 3, f"no job for {max(pauses):.1f} s")
+        # the next cycle has them scattered: no second herd
+        minutes = collections.Counter(s.sql(f"SELECT (extract(epoch FROM next_due)::bigint % {CYCLE_S}) / 60 FROM accounts"))
+        check(len(minutes) == CYCLE_S // 60 and max(minutes.values()) < 1.5 * ACCOUNTS * 60 / CYCLE_S,
+              f"accounts due by minute of the cycle: {sorted(minutes.values())}")
+        s.stop_all()
