@@ -68,7 +68,7 @@ uint64_t link_generation(const struct link *link);
 
 /* A received message: frames as they came. Freed by msg_clear. `peer` is the routing id that a
  * ROUTER put before. */
-#define MSG_FRAMES_MAX 4
+#define MSG_FRAMES_MAX 8
 struct msg {
     zmq_msg_t frames[MSG_FRAMES_MAX];
     size_t n;

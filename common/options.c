@@ -113,7 +113,7 @@ static const struct option options[] = {
 
     {"UF_IN_FLIGHT", KIND_NUMBER, STAGE_FETCHER, "256", "1", "10000", AT(in_flight), FETCHING,
      "accounts that one fetcher reads at once"},
-    {"UF_PER_HOST", KIND_NUMBER, STAGE_FETCHER, "64", "1", "1000", AT(per_host), FETCHING,
+    {"UF_PER_HOST", KIND_NUMBER, STAGE_FETCHER, "64", "1", "10000", AT(per_host), FETCHING,
      "connections of one fetcher to one host"},
     {"UF_REQUEST_TIMEOUT", KIND_DURATION, STAGE_FETCHER | STAGE_CLI, "60s", "1s", "10m",
      AT(request_timeout_s), FETCHING, "one HTTP request, from connecting to the last byte"},

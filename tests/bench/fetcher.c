@@ -1,11 +1,12 @@
 /* bench fetcher - CPU of uf-fetcher for a request, pages handed on, against a bare libcurl loop.
  *
- * Usage: fetcher PID BASE_URL FROM_S REQUESTS PAIRS [CA_FILE]
+ * Usage: fetcher PID BASE_URL FROM_S IN_FLIGHT REQUESTS PAIRS [CA_FILE]
  *
  * PID is a running uf-fetcher in the same UF_RUN_DIR. This program is its scheduler and the sink of
- * its pages: 64 accounts at once, each a job of nine feeds with a page each, from a server that
- * answers any path with one page. The limit asks the same server for the same number of bodies: one
- * multi handle, multi_socket in a libuv loop, 64 at once, bodies copied to memory and dropped. */
+ * its pages: IN_FLIGHT accounts at once, each a job of nine feeds with a page each, from a server
+ * that answers any path with one page. The limit asks the same server for the same number of
+ * bodies: one multi handle, multi_socket in a libuv loop, as many at once, bodies copied to memory
+ * and dropped. */
 #include "tests/bench/bench.h"
 
 #include <curl/curl.h>
@@ -16,9 +17,9 @@
 #include "common/link.h"
 #include "common/wire.h"
 
-#define IN_FLIGHT 64
-#define FEEDS     9
-#define WAIT_MS   10000 /* for the fetcher's next word */
+#define IN_FLIGHT_MAX 4096
+#define FEEDS         9
+#define WAIT_MS       10000 /* for the fetcher's next word */
 
 static const char *const feeds[FEEDS] = {
     "completions",       "embeddings",           "moderations",   "images",
@@ -41,9 +42,9 @@ struct driver {
     struct arena *arena;
     const char *base_url, *fetcher_pid;
     int64_t from_us;
-    struct text fetcher; /* its routing id */
-    uint64_t asked, answered, received;
-    size_t out;
+    struct text fetcher;                /* its routing id */
+    uint64_t asked, answered, received; /* requests, their answers, pages */
+    size_t in_flight, out;
 };
 
 /* Of another process, user and system. */
@@ -66,7 +67,7 @@ static double cpu_of(const char *pid)
     return (double)(user + system) / (double)sysconf(_SC_CLK_TCK);
 }
 
-static void send_job(struct driver *d, uint8_t account)
+static void send_job(struct driver *d, uint16_t account)
 {
     struct err err = {0};
     struct window windows[FEEDS];
@@ -83,9 +84,10 @@ static void send_job(struct driver *d, uint8_t account)
                       .windows = windows,
                       .n_windows = FEEDS};
     struct text frames[2] = {d->fetcher};
+    enum status st;
 
     uuid_random(&job.job_id);
-    job.job_id.at[0] = account; /* tells whose `done` it is */
+    memcpy(job.job_id.at, &account, sizeof(account)); /* tells whose `done` it is */
     uuid_random(&job.scheduler_id);
     job.account.len = (size_t)snprintf(name, sizeof(name), "bench-%u", account);
     plain.len = (size_t)snprintf(key, sizeof(key), "sk-admin-bench-%08u", account);
@@ -96,7 +98,12 @@ static void send_job(struct driver *d, uint8_t account)
             (struct window){.feed = text_of(feeds[f]), .from_us = d->from_us, .bucket_s = 3600};
     job_encode(&message, &job);
     frames[1] = (struct text){message.at, message.len};
-    must(link_send(d->jobs, 0, frames, 2, &err), &err);
+    while ((st = link_send(d->jobs, 0, frames, 2, &err)) == ST_RETRY) { /* 1,000 at once fill it */
+        zmq_pollitem_t on = {.socket = link_socket(d->jobs, 0), .events = ZMQ_POLLOUT};
+        if (zmq_poll(&on, 1, WAIT_MS) <= 0)
+            give_up("the fetcher takes no jobs");
+    }
+    must(st, &err);
     d->asked += FEEDS;
     d->out++;
 }
@@ -105,6 +112,7 @@ static void take_done(struct driver *d, struct text message, uint64_t target)
 {
     struct err err = {0};
     const struct done *done;
+    uint16_t account;
 
     must(done_decode(&done, d->arena, message, &err), &err);
     for (size_t i = 0; i < done->n_ends; i++) {
@@ -116,8 +124,9 @@ static void take_done(struct driver *d, struct text message, uint64_t target)
         d->answered += done->ends[i].requests;
     }
     d->out--;
+    memcpy(&account, done->job_id.at, sizeof(account));
     if (d->asked < target)
-        send_job(d, done->job_id.at[0]);
+        send_job(d, account);
 }
 
 static void take_jobs_link(struct driver *d, uint64_t target)
@@ -149,8 +158,11 @@ static void take_pages_link(struct driver *d)
     struct msg in;
 
     while (link_recv(d->pages, 0, &in, &err) == ST_OK) {
-        d->received += in.n - 1;
+        const struct pages *pages;
+        must(pages_decode(&pages, d->arena, msg_frame(&in, 0), msg_frame(&in, 1), &err), &err);
+        d->received += pages->n_pages;
         msg_clear(&in);
+        arena_reset(d->arena);
     }
 }
 
@@ -174,7 +186,7 @@ static double ours(struct driver *d, uint64_t requests)
     while (!d->fetcher.at)
         turn(d, 0);
     began = cpu_of(d->fetcher_pid);
-    for (uint8_t i = 0; i < IN_FLIGHT; i++)
+    for (uint16_t i = 0; i < d->in_flight; i++)
         send_job(d, i);
     while (d->out > 0 || d->received < d->answered)
         turn(d, target);
@@ -199,11 +211,12 @@ struct bare {
     uv_loop_t *loop;
     uv_timer_t timer;
     CURLM *multi;
-    CURL *easy[IN_FLIGHT];
+    CURL *easy[IN_FLIGHT_MAX];
     struct body {
         char bytes[65536];
         size_t len;
-    } bodies[IN_FLIGHT];
+    } bodies[IN_FLIGHT_MAX];
+    size_t in_flight;
     struct curl_slist *headers;
     uint64_t to_start, to_answer;
 };
@@ -338,7 +351,7 @@ static void bare_open(struct bare *b, const char *base_url, const char *ca_file)
     (void)curl_multi_setopt(b->multi, CURLMOPT_SOCKETDATA, b);
     (void)curl_multi_setopt(b->multi, CURLMOPT_TIMERFUNCTION, bare_timer);
     (void)curl_multi_setopt(b->multi, CURLMOPT_TIMERDATA, b);
-    for (size_t i = 0; i < IN_FLIGHT; i++) {
+    for (size_t i = 0; i < b->in_flight; i++) {
         CURL *e = b->easy[i] = curl_easy_init();
         (void)curl_easy_setopt(e, CURLOPT_URL, url);
         (void)curl_easy_setopt(e, CURLOPT_HTTPHEADER, b->headers);
@@ -360,7 +373,7 @@ static double limit(struct bare *b, uint64_t requests)
     double began = cpu_seconds();
 
     b->to_start = b->to_answer = requests;
-    for (size_t i = 0; i < IN_FLIGHT; i++)
+    for (size_t i = 0; i < b->in_flight; i++)
         bare_start(b, b->easy[i], &b->bodies[i]);
     (void)uv_run(b->loop, UV_RUN_DEFAULT);
     return (cpu_seconds() - began) / (double)requests;
@@ -372,19 +385,23 @@ int main(int argc, char **argv)
     static struct bare b;
     uint64_t requests;
 
-    if (argc < 6) {
-        (void)fprintf(stderr, "usage: fetcher PID BASE_URL FROM_S REQUESTS PAIRS [CA_FILE]\n");
+    if (argc < 7) {
+        (void)fprintf(stderr,
+                      "usage: fetcher PID BASE_URL FROM_S IN_FLIGHT REQUESTS PAIRS [CA_FILE]\n");
         return 2;
     }
     d.fetcher_pid = argv[1];
     d.base_url = argv[2];
     d.from_us = strtoll(argv[3], NULL, 10) * US_PER_S;
-    requests = strtoull(argv[4], NULL, 10);
+    d.in_flight = b.in_flight = strtoull(argv[4], NULL, 10);
+    requests = strtoull(argv[5], NULL, 10);
+    if (d.in_flight < 1 || d.in_flight > IN_FLIGHT_MAX)
+        give_up("so many at once are not measured here");
     driver_open(&d);
-    bare_open(&b, d.base_url, argc > 6 ? argv[6] : NULL);
-    (void)ours(&d, 1000); /* connections made */
-    (void)limit(&b, 1000);
-    for (long i = strtol(argv[5], NULL, 10); i > 0; i--) {
+    bare_open(&b, d.base_url, argc > 7 ? argv[7] : NULL);
+    (void)ours(&d, requests / 3); /* connections made */
+    (void)limit(&b, requests / 3 + b.in_flight);
+    for (long i = strtol(argv[6], NULL, 10); i > 0; i--) {
         double us = ours(&d, requests) * 1e6;
         report("cpu", us, limit(&b, requests) * 1e6);
     }
