@@ -266,7 +266,7 @@ static bool day_matches(const struct cron *c, const struct tm *tm)
 }
 
 /* The steps to the first bit that is set from `from` on; -1: none is. */
-static int steps_to(uint64_t bits, int from)
+static int64_t steps_to(uint64_t bits, int from)
 {
     uint64_t left = bits >> from;
 
@@ -282,7 +282,7 @@ int64_t cron_next_us(const struct cron *c, int64_t t_us)
     for (;;) {
         time_t s = (time_t)at_s;
         struct tm tm;
-        int steps;
+        int64_t steps;
 
         gmtime_r(&s, &tm);
         if (!(c->months & (1U << (tm.tm_mon + 1)))) {

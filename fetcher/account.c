@@ -201,6 +201,7 @@ static void bodies_add(struct account *a, struct answer *answer)
 {
     size_t len = a->bodies_len + answer->body_len;
 
+    assert(answer->body); /* it was understood as a page */
     if (!a->bodies) {
         a->bodies = answer->body;
         a->bodies_cap = answer->body_cap;

@@ -186,8 +186,8 @@ static double ours(struct driver *d, uint64_t requests)
     while (!d->fetcher.at)
         turn(d, 0);
     began = cpu_of(d->fetcher_pid);
-    for (uint16_t i = 0; i < d->in_flight; i++)
-        send_job(d, i);
+    for (size_t i = 0; i < d->in_flight; i++)
+        send_job(d, (uint16_t)i);
     while (d->out > 0 || d->received < d->answered)
         turn(d, target);
     return (cpu_of(d->fetcher_pid) - began) / (double)(d->answered - began_answers);
