@@ -282,18 +282,19 @@ int64_t cron_next_us(const struct cron *c, int64_t t_us)
     for (;;) {
         time_t s = (time_t)at_s;
         struct tm tm;
-        int64_t steps;
+        int64_t steps, into_hour_s;
 
         gmtime_r(&s, &tm);
+        into_hour_s = INT64_C(60) * tm.tm_min;
         if (!(c->months & (1U << (tm.tm_mon + 1)))) {
             struct tm next = {.tm_year = tm.tm_year, .tm_mon = tm.tm_mon + 1, .tm_mday = 1};
             at_s = timegm(&next);
         } else if (!day_matches(c, &tm) || (steps = steps_to(c->hours, tm.tm_hour)) < 0) {
-            at_s += 86400 - tm.tm_hour * 3600 - tm.tm_min * 60;
+            at_s += (INT64_C(24) - tm.tm_hour) * 3600 - into_hour_s;
         } else if (steps > 0) {
-            at_s += steps * 3600 - tm.tm_min * 60;
+            at_s += steps * 3600 - into_hour_s;
         } else if ((steps = steps_to(c->minutes, tm.tm_min)) < 0) {
-            at_s += 3600 - tm.tm_min * 60;
+            at_s += 3600 - into_hour_s;
         } else {
             return (at_s + steps * 60) * US_PER_S;
         }

@@ -22,9 +22,9 @@
 #include "common/zap.h"
 
 #define UNDER_WAY 256
-#define SMALL     200        /* bytes of a job, of its answer, of the head of a bundle */
-#define BODY      (9 * 8192) /* of a bundle: nine pages */
-#define JOBS_HWM  1000       /* as in common/link.c */
+#define SMALL     200                /* bytes of a job, of its answer, of the head of a bundle */
+#define BODY      ((size_t)9 * 8192) /* of a bundle: nine pages */
+#define JOBS_HWM  1000               /* as in common/link.c */
 #define PAGES_HWM 64
 #define WAIT_MS   10000 /* for the other end's next word */
 
