@@ -362,24 +362,25 @@ static const char lock_sql[] =
     "AS j (account_id, epoch) ON a.account_id = j.account_id AND a.lease_epoch = j.epoch ORDER BY "
     "a.account_id FOR NO KEY UPDATE OF a";
 
-/* How feeds' readings ended. An audit's moment is now(), when its flag is set. */
-#define FEEDS_FROM                                                                                 \
-    "unnest($1::bigint[], $2::text[], $3::timestamptz[], $4::timestamptz[], $5::timestamptz[], "   \
-    "$6::text[], $7::text[], $8::boolean[], $9::timestamptz[], $10::boolean[], $11::boolean[], "   \
-    "$12::int[], $13::timestamptz[]) AS w (account_id, feed, complete_from, watermark, next_due, " \
-    "error, detail, failed, empty_since, audit3, audit30, bucket_s, resume)"
-static const enum pg_type feed_types[] = {PG_BIGINT, PG_TEXT, PG_TIME, PG_TIME, PG_TIME,
-                                          PG_TEXT,   PG_TEXT, PG_BOOL, PG_TIME, PG_BOOL,
-                                          PG_BOOL,   PG_INT,  PG_TIME};
-#define FEED_COLUMNS (sizeof(feed_types) / sizeof(feed_types[0]))
-
-/* An upsert takes twice the time of an UPDATE, and nearly all have been read before; so the few
- * rows that are missing are made first. */
-static const char feeds_insert_sql[] =
-    "INSERT INTO account_feeds (account_id, feed, bucket_seconds) SELECT * FROM "
-    "unnest($1::bigint[], $2::text[], $3::int[]) ON CONFLICT DO NOTHING";
-
-static const char feeds_update_sql[] =
+/* How feeds' readings ended. An audit's moment is now(), when its flag is set. An upsert takes
+ * twice the time of an UPDATE, and nearly all rows are there; so those that were missing at the
+ * claim are made apart. One that somebody made at the same moment stays as it is: the feed is read
+ * again. */
+static const char feeds_settle_sql[] =
+    "WITH w AS (SELECT * FROM "
+    "unnest($1::bigint[], $2::text[], $3::timestamptz[], $4::timestamptz[], $5::timestamptz[], "
+    "$6::text[], $7::text[], $8::boolean[], $9::timestamptz[], $10::boolean[], $11::boolean[], "
+    "$12::int[], $13::timestamptz[], $14::boolean[]) AS w (account_id, feed, complete_from, "
+    "watermark, next_due, error, detail, failed, empty_since, audit3, audit30, bucket_s, resume, "
+    "missing)), made AS (INSERT INTO account_feeds (account_id, feed, complete_from, watermark, "
+    "next_due, last_attempt_at, last_success_at, last_error, last_error_detail, resume_from, "
+    "consecutive_failures, empty_since, bucket_seconds, audited_3d_at, audited_30d_at) SELECT "
+    "account_id, feed, CASE WHEN watermark IS NOT NULL THEN complete_from END, watermark, "
+    "next_due, "
+    "now(), CASE WHEN error = 'ok' THEN now() END, error, detail, resume, failed::int, "
+    "empty_since, "
+    "bucket_s, CASE WHEN audit3 THEN now() END, CASE WHEN audit30 THEN now() END FROM w WHERE "
+    "missing ON CONFLICT DO NOTHING) "
     "UPDATE account_feeds f SET complete_from = coalesce(f.complete_from, CASE WHEN w.watermark IS "
     "NOT NULL THEN w.complete_from END), watermark = greatest(f.watermark, w.watermark), next_due "
     "= w.next_due, last_attempt_at = now(), last_success_at = CASE WHEN w.error = 'ok' THEN now() "
@@ -390,7 +391,11 @@ static const char feeds_update_sql[] =
     "CASE WHEN w.watermark IS NULL THEN f.bucket_seconds ELSE w.bucket_s END, audited_3d_at = "
     "CASE WHEN w.audit3 THEN now() ELSE f.audited_3d_at END, audited_30d_at = CASE WHEN w.audit30 "
     "THEN now() ELSE f.audited_30d_at END "
-    "FROM " FEEDS_FROM " WHERE f.account_id = w.account_id AND f.feed = w.feed";
+    "FROM w WHERE f.account_id = w.account_id AND f.feed = w.feed";
+static const enum pg_type feed_types[] = {PG_BIGINT, PG_TEXT, PG_TIME, PG_TIME, PG_TIME,
+                                          PG_TEXT,   PG_TEXT, PG_BOOL, PG_TIME, PG_BOOL,
+                                          PG_BOOL,   PG_INT,  PG_TIME, PG_BOOL};
+#define FEED_COLUMNS (sizeof(feed_types) / sizeof(feed_types[0]))
 
 static const char owed_update_sql[] =
     "WITH w AS (SELECT * FROM unnest($1::bigint[], $2::timestamptz[], $3::text[], $4::bigint[], "
@@ -573,37 +578,24 @@ static void live_row(const struct ledger *l, const struct tracked_job *job,
     pg_column_time(&col[12], w->skipped_us != 0 ? w->skipped_us
                              : !ok && progress  ? v.complete_us
                                                 : 0);
+    pg_column_int(&col[13], !w->state.stored);
 }
 
 static enum status settle_live(struct ledger *l, struct arena *a, struct tracked_job *const *jobs,
                                size_t n, struct err *err)
 {
-    struct pg_column col[FEED_COLUMNS], fresh[3];
-    struct pg_params p = {0}, missing = {0};
+    struct pg_column col[FEED_COLUMNS];
+    struct pg_params p = {0};
 
     pg_columns_open(col, a, feed_types, FEED_COLUMNS);
-    pg_columns_open(fresh, a, (const enum pg_type[]){PG_BIGINT, PG_TEXT, PG_INT}, 3);
-    for (size_t i = 0; i < n; i++) {
-        for (size_t k = 0; k < jobs[i]->n_windows; k++) {
-            const struct job_window *w = &jobs[i]->windows[k];
-            if (w->owed_id)
-                continue;
-            live_row(l, jobs[i], w, col);
-            if (w->state.stored)
-                continue;
-            pg_column_int(&fresh[0], jobs[i]->account_id);
-            pg_column_text(&fresh[1], text_of(w->feed->name));
-            pg_column_int(&fresh[2], w->asked.bucket_s);
-        }
-    }
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; k < jobs[i]->n_windows; k++)
+            if (!jobs[i]->windows[k].owed_id)
+                live_row(l, jobs[i], &jobs[i]->windows[k], col);
     if (col[0].n == 0)
         return ST_OK;
-    if (fresh[0].n > 0) {
-        pg_param_columns(&missing, fresh, 3);
-        TRY(pg_query(l->settle_pg, NULL, NULL, feeds_insert_sql, &missing, err));
-    }
     pg_param_columns(&p, col, FEED_COLUMNS);
-    TRY(pg_query(l->settle_pg, NULL, NULL, feeds_update_sql, &p, err));
+    TRY(pg_query(l->settle_pg, NULL, NULL, feeds_settle_sql, &p, err));
     return backfill_waits(l, a, jobs, n, err);
 }
 
