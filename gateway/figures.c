@@ -81,6 +81,8 @@ struct figures {
     size_t n_dims;
     const char *sort; /* "-input_tokens"; NULL: by the dimensions */
     bool left_out;    /* the feed that reports calls twice */
+    bool filled;      /* with rows for buckets without a figure */
+    size_t bucket;    /* then the dimension that is time, of dims[] */
 };
 
 /* ---- what was asked ---- */
@@ -155,6 +157,31 @@ static enum status sort_read(struct figures *f, struct request *r, struct bad_pa
     if (which != SIZE_MAX)
         f->sort = words[which];
     f->rows.sorted = f->sort != NULL;
+    return ST_OK;
+}
+
+static bool is_time(size_t dimension)
+{
+    return strstr(dimensions[dimension].raw, "m.local") != NULL;
+}
+
+static enum status fill_read(struct figures *f, struct request *r, struct bad_param *bad)
+{
+    size_t n = 0;
+
+    TRY(params_switch(&f->filled, &r->params, r->arena, "fill", bad));
+    if (!f->filled)
+        return ST_OK;
+    for (size_t i = 0; i < f->n_dims; i++) {
+        if (is_time(f->dims[i])) {
+            f->bucket = i;
+            n++;
+        }
+    }
+    bad->name = "fill";
+    if (n != 1)
+        return err_set(&bad->err, ST_REJECT,
+                       "needs a group_by with one of hour, day and month, whose buckets it fills");
     return ST_OK;
 }
 
@@ -273,6 +300,117 @@ static void estimate_write(const struct figures *f, struct sql *s, const struct 
     buf_str(b, "unit");
 }
 
+/* " FROM accounts a LEFT JOIN account_feeds m ... WHERE true": the feeds that the figures come
+ * from.
+ */
+static void feeds_write(const struct figures *f, struct sql *s, const struct request *r)
+{
+    buf_printf(&s->text,
+               " FROM accounts a LEFT JOIN account_feeds m ON m.account_id = a.account_id AND "
+               "m.enabled AND %s(m.feed = ANY(%s::text[]))",
+               f->report == BILLED ? "" : "NOT ", sql_param(s, bills(r->arena)));
+    sql_filter(s, &r->params, "feed", "m.feed");
+    if (f->left_out)
+        buf_str(&s->text, " AND m.feed <> '" DOUBLE_FEED "'");
+    buf_str(&s->text, " WHERE true");
+    sql_filter(s, &r->params, "account", "a.name");
+    sql_filter(s, &r->params, "provider", "a.provider");
+}
+
+/* Where the groups tell accounts or providers apart, so does what is known of their feeds: the
+ * column of `a` and, in `column`, that of the groups. NULL: what is known of all. */
+static const char *scope(const struct figures *f, const char **column, struct arena *a)
+{
+    static const char *const names[] = {"account", "provider"};
+    static const char *const columns[] = {"a.account_id", "a.provider"};
+
+    for (size_t n = 0; n < 2; n++) {
+        for (size_t i = 0; i < f->n_dims; i++) {
+            if (strcmp(dimensions[f->dims[i]].name, names[n]) == 0) {
+                *column = arena_printf(a, "x.d%zu", i);
+                return columns[n];
+            }
+        }
+    }
+    return NULL;
+}
+
+/* The further CTEs `buckets`, of the range until now, and `cover`: from when until when all is
+ * known. Half hours and half days meet every bucket, whatever the zone's clock does. */
+static void buckets_write(const struct figures *f, struct sql *s, const struct span_sql *span,
+                          const struct request *r)
+{
+    const struct dimension *time = &dimensions[f->dims[f->bucket]];
+    const char *column, *of = scope(f, &column, r->arena);
+    const char *end = span->to ? arena_printf(r->arena, "least(%s, now())", span->to) : "now()";
+    struct buf *b = &s->text;
+
+    buf_printf(
+        b,
+        ", buckets AS MATERIALIZED (SELECT DISTINCT %s AS bucket FROM (SELECT t AT TIME ZONE "
+        "%s AS local FROM (SELECT generate_series(%s, %s, interval '%s') AS t UNION ALL "
+        "SELECT %s) all_t WHERE t >= %s AND t < %s) m), cover AS MATERIALIZED (SELECT "
+        "max(m.complete_from) AS complete_from, min(m.watermark) AS watermark, %s AS scope",
+        time->raw, span->zone, span->from, end,
+        strcmp(time->name, "hour") == 0 ? "30 minutes" : "12 hours",
+        arena_printf(r->arena, "%s - interval '1 microsecond'", end), span->from, end,
+        of ? of : "true");
+    feeds_write(f, s, r);
+    if (!of)
+        buf_str(b, " AND a.enabled");
+    buf_str(b, " GROUP BY scope)");
+}
+
+/* After the CTE `groups`: these, and one of every kind for each bucket in which it has none. What
+ * all feeds have been read for and none has a figure of was zero. Of a bucket that the range cuts,
+ * the part within counts. */
+static void filled_write(const struct figures *f, struct sql *s, const struct span_sql *span,
+                         const struct request *r)
+{
+    const char *column = "true", *unit = dimensions[f->dims[f->bucket]].name;
+    const char *bucket = arena_printf(r->arena, "x.d%zu::timestamp", f->bucket);
+    struct buf *b = &s->text;
+
+    (void)scope(f, &column, r->arena);
+    buckets_write(f, s, span, r);
+    buf_str(b, ", kinds AS MATERIALIZED (SELECT DISTINCT ");
+    for (size_t i = 0; i < f->n_dims; i++)
+        if (i != f->bucket)
+            buf_printf(b, "d%zu, ", i);
+    buf_str(b, "unit FROM groups");
+    if (f->n_dims == 1) /* nothing at all is of one kind */
+        buf_str(b, " UNION ALL SELECT NULL WHERE NOT EXISTS (SELECT FROM groups)");
+    buf_str(b, ") SELECT ");
+    for (size_t i = 0; i < f->n_dims; i++)
+        buf_printf(b, "x.d%zu, ", i);
+    buf_str(b, "x.unit");
+    for (size_t i = 0; i < f->n_measures; i++)
+        buf_printf(b, ", CASE WHEN x.there THEN x.%s WHEN k.known THEN %s END AS %s",
+                   f->measures[i].column.name,
+                   f->measures[i].column.kind == COLUMN_TEXT ? "'priced'" : "0",
+                   f->measures[i].column.name);
+    buf_str(b, ", CASE WHEN x.there AND k.known THEN 'reported' WHEN x.there THEN 'partial' WHEN "
+               "k.known THEN 'zero' ELSE 'no_data_yet' END AS coverage FROM (SELECT ");
+    dims_write(f, b, false);
+    buf_str(b, "unit, bool_or(there) AS there");
+    for (size_t i = 0; i < f->n_measures; i++)
+        buf_printf(b, ", max(%s) AS %s", f->measures[i].column.name, f->measures[i].column.name);
+    buf_str(b, " FROM (SELECT *, true AS there FROM groups UNION ALL SELECT ");
+    for (size_t i = 0; i < f->n_dims; i++)
+        buf_printf(b, i == f->bucket ? "bucket, " : "d%zu, ", i);
+    buf_str(b, "unit");
+    for (size_t i = 0; i < f->n_measures; i++)
+        buf_str(b, ", NULL");
+    buf_str(b, ", false FROM buckets CROSS JOIN kinds) u GROUP BY ");
+    dims_write(f, b, false);
+    buf_printf(b,
+               "unit) x LEFT JOIN cover c ON c.scope = %s CROSS JOIN LATERAL (SELECT "
+               "coalesce(greatest(%s AT TIME ZONE %s, %s) >= c.complete_from AND least((%s + "
+               "interval '1 %s') AT TIME ZONE %s, %s) <= c.watermark, false) AS known) k",
+               column, bucket, span->zone, span->from, bucket, unit, span->zone,
+               span->to ? span->to : "'infinity'");
+}
+
 /* An estimate is by days of UTC: the span's local days stand for the days of that date. */
 static struct span_sql span_of_days(struct arena *a, const struct span_sql *span)
 {
@@ -365,6 +503,8 @@ static enum status rows_statement(struct figures *f, struct request *r, struct b
     buf_str(&s.text, "unit");
     for (size_t i = 0; i < f->n_measures; i++)
         buf_printf(&s.text, ", %s", f->measures[i].column.name);
+    if (f->filled)
+        buf_str(&s.text, ", coverage");
     for (size_t i = 0; i < rs->n_keys; i++)
         buf_printf(&s.text, ", key%zu", i);
     buf_str(&s.text, " FROM (SELECT *, ");
@@ -378,11 +518,15 @@ static enum status rows_statement(struct figures *f, struct request *r, struct b
         sql_expand(&s.text, dimensions[f->dims[i]].shown, column);
         buf_printf(&s.text, " AS s%zu", i);
     }
-    buf_str(&s.text, " FROM (");
+    buf_str(&s.text, f->filled ? " FROM (WITH groups AS MATERIALIZED (" : " FROM (");
     if (f->report == ESTIMATED)
         estimate_write(f, &s, &src, r);
     else
         groups_write(f, &s, &src, r);
+    if (f->filled) {
+        buf_str(&s.text, ")");
+        filled_write(f, &s, &span, r);
+    }
     buf_str(&s.text, ") g) shown) keyed");
     order_write(f, &s);
     rs->statements[rs->n_statements++] = (struct statement){.sql = s.text.at, .params = s.params};
@@ -394,42 +538,34 @@ static enum status rows_statement(struct figures *f, struct request *r, struct b
 #define TIME_TEXT(expression)                                                                      \
     "to_char((" expression ") AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')"
 
+#define FIRST_PARTIAL "(min(ARRAY[c.name, c.first_partial]) FILTER (WHERE c.partial > 0))"
+
 static enum status head_statement(struct figures *f, struct request *r, struct bad_param *bad)
 {
     struct sql s = sql_new(r->arena);
     struct span_sql span;
+    const char *partial;
+    struct buf *b = &s.text;
 
     TRY(sql_span(&span, &s, &r->params, true, bad));
-    buf_printf(&s.text, "SELECT " TIME_TEXT("%s") ", " TIME_TEXT("%s") ", %s, ", span.from,
+    partial = arena_printf(r->arena, "(m.feed) FILTER (WHERE m.complete_from > %s)", span.from);
+    buf_printf(b, "SELECT " TIME_TEXT("%s") ", " TIME_TEXT("%s") ", %s, ", span.from,
                span.to ? span.to : "NULL::timestamptz", span.zone);
-    buf_str(
-        &s.text,
-        "count(*), count(*) FILTER (WHERE c.unread), " TIME_TEXT(
-            "max(c.complete_from)") ", " TIME_TEXT("min(c.watermark)") ", EXISTS (SELECT 1 FROM "
-                                                                       "account_feeds x WHERE "
-                                                                       "x.feed = '" DOUBLE_FEED
-                                                                       "') FROM (SELECT "
-                                                                       "bool_or(m.watermark IS "
-                                                                       "NULL) AS unread, "
-                                                                       "max(m.complete_from) AS "
-                                                                       "complete_from, "
-                                                                       "min(m.watermark) AS "
-                                                                       "watermark FROM accounts a "
-                                                                       "LEFT JOIN account_feeds m "
-                                                                       "ON m.account_id = "
-                                                                       "a.account_id AND "
-                                                                       "m.enabled");
-    buf_printf(&s.text, " AND %s(m.feed = ANY(%s::text[]))", f->report == BILLED ? "" : "NOT ",
-               sql_param(&s, bills(r->arena)));
-    sql_filter(&s, &r->params, "feed", "m.feed");
-    if (f->left_out)
-        buf_str(&s.text, " AND m.feed <> '" DOUBLE_FEED "'");
-    buf_str(&s.text, " WHERE a.enabled");
-    sql_filter(&s, &r->params, "account", "a.name");
-    sql_filter(&s, &r->params, "provider", "a.provider");
-    buf_str(&s.text, " GROUP BY a.account_id) c");
+    buf_str(b, "count(*), count(*) FILTER (WHERE c.unread), ");
+    buf_str(b, TIME_TEXT("max(c.complete_from)") ", ");
+    buf_str(b, TIME_TEXT("min(c.watermark)") ", ");
+    buf_str(b, "EXISTS (SELECT 1 FROM account_feeds x WHERE x.feed = '" DOUBLE_FEED "'), ");
+    buf_str(b, "coalesce(sum(c.feeds), 0), coalesce(sum(c.partial), 0), ");
+    buf_str(b, FIRST_PARTIAL "[1], " FIRST_PARTIAL "[2] ");
+    buf_printf(b,
+               "FROM (SELECT a.name, bool_or(m.watermark IS NULL) AS unread, max(m.complete_from) "
+               "AS complete_from, min(m.watermark) AS watermark, count(m.complete_from) AS feeds, "
+               "count%s AS partial, min%s AS first_partial",
+               partial, partial);
+    feeds_write(f, &s, r);
+    buf_str(b, " AND a.enabled GROUP BY a.account_id) c");
     f->rows.statements[f->rows.n_statements++] =
-        (struct statement){.sql = s.text.at, .params = s.params};
+        (struct statement){.sql = b->at, .params = s.params};
     return ST_OK;
 }
 
@@ -456,6 +592,21 @@ static void head_write(struct json_writer *w, const PGresult *r, void *arg)
     json_w_text(w, pg_text(r, 0, 5));
     json_w_key(w, "complete_until");
     json_w_text(w, pg_text(r, 0, 6));
+    json_w_key(w, "feeds");
+    json_w_raw(w, pg_text(r, 0, 8));
+    json_w_key(w, "feeds_partial");
+    json_w_raw(w, pg_text(r, 0, 9));
+    json_w_key(w, "first_partial");
+    if (pg_text(r, 0, 10).at) {
+        json_w_object(w);
+        json_w_key(w, "account");
+        json_w_text(w, pg_text(r, 0, 10));
+        json_w_key(w, "feed");
+        json_w_text(w, pg_text(r, 0, 11));
+        json_w_end(w);
+    } else {
+        json_w_null(w);
+    }
     json_w_end(w);
     json_w_key(w, "left_out");
     json_w_array(w);
@@ -479,6 +630,8 @@ static void columns_set(struct figures *f)
     rs->columns[rs->n_columns++] = (struct column){f->unit_name, COLUMN_TEXT};
     for (size_t i = 0; i < f->n_measures; i++)
         rs->columns[rs->n_columns++] = f->measures[i].column;
+    if (f->filled)
+        rs->columns[rs->n_columns++] = (struct column){"coverage", COLUMN_TEXT};
     rs->n_keys = f->n_dims + 1;
     rs->heavy = true;
     rs->head = head_write;
@@ -488,9 +641,9 @@ static void columns_set(struct figures *f)
 /* The parameters that this report knows. */
 static enum status names_check(const struct figures *f, struct request *r, struct bad_param *bad)
 {
-    const char *known[N_DIMENSIONS + 12] = {"group_by", "from",   "to",     "tz",   "account",
-                                            "sort",     "format", "cursor", "limit"};
-    size_t n = 9;
+    const char *known[N_DIMENSIONS + 13] = {"group_by", "from", "to",     "tz",     "account",
+                                            "sort",     "fill", "format", "cursor", "limit"};
+    size_t n = 10;
 
     if (f->report != USAGE)
         known[n++] = "basis";
@@ -506,6 +659,7 @@ static enum status figures_read(struct figures *f, struct request *r, struct bad
     TRY(names_check(f, r, bad));
     TRY(group_by_read(f, r, bad));
     TRY(sort_read(f, r, bad));
+    TRY(fill_read(f, r, bad));
     columns_set(f);
     TRY(rowset_params(&f->rows, r, bad));
     f->left_out = !params_has_value(&r->params, "feed", DOUBLE_FEED) &&

@@ -40,6 +40,7 @@ export const USAGE = {
     { key: "quantity", label: "Quantity", kind: "count" }, { key: "quantity_unit", label: "Unit" }],
   nothing: "No usage was reported for this range.",
 };
+const COVERAGE = { reported: "complete", partial: "not complete yet", zero: "zero", no_data_yet: "no data yet" }; // as the API says it
 const MEASURES = [["input_tokens", "Input tokens"], ["output_tokens", "Output tokens"], ["num_requests", "Requests"]];
 
 // The figures of one section as the address asks for them.
@@ -187,7 +188,7 @@ export class Figures {
       (ranking.coverage.accounts_without_data ? ` · ${ranking.coverage.accounts_without_data} of ${plural(ranking.coverage.accounts, "account")} not read to the end yet` : "");
     this.links.replaceChildren(
       h("a", { href: url(kind.path, { ...q.parameters, group_by: q.by, sort: kind.sort, format: "csv" }), download: `${kind.id}-by-${q.by}.csv` }, `CSV by ${by}`),
-      h("a", { href: url(kind.path, { ...q.parameters, group_by: `${q.period},${q.by}`, format: "csv" }), download: `${kind.id}-by-${q.period}-and-${q.by}.csv` }, `CSV by ${each} and ${by}`));
+      h("a", { href: url(kind.path, { ...q.parameters, group_by: `${q.period},${q.by}`, fill: 1, format: "csv" }), download: `${kind.id}-by-${q.period}-and-${q.by}.csv` }, `CSV by ${each} and ${by}`));
     this.choices(kind, units, unit);
     this.notes(kind, q, ranking);
     const data = this.series(kind, q, answer);
@@ -200,7 +201,7 @@ export class Figures {
     this.plot.setAttribute("aria-label", describe(kind, q, data, answer));
     this.rank.replaceChildren(this.ranking(kind, q, answer));
     this.summary.textContent = `Every figure, by ${each} and ${by}`;
-    this.behind = { path: kind.path, columns: this.columns(kind, q), parameters: { ...q.parameters, group_by: `${q.period},${q.by}`, limit: PAGE },
+    this.behind = { path: kind.path, columns: this.columns(kind, q), parameters: { ...q.parameters, group_by: `${q.period},${q.by}`, fill: 1, limit: PAGE },
       caption: `${kind.title} by ${each} and ${by}, ${q.from} to ${dateAdd(q.to, -1)}, clock of ${tz}` };
     if (this.details.open) this.more(true);
     else this.rows.replaceChildren();
@@ -271,7 +272,8 @@ export class Figures {
     return [
       { key: q.period, label: { hour: "Hour", day: "Day", month: "Month" }[q.period], className: "when" },
       { key: q.by, label: NAMES[q.by].replace(/^./, (c) => c.toUpperCase()), className: "name", cell: (r) => h("bdi", null, valueName(q.by, r[q.by])) },
-      ...kind.columns];
+      ...kind.columns,
+      { key: "coverage", label: "Known", cell: (r) => COVERAGE[r.coverage] }];
   }
 
   ranking(kind, q, { ranking, top, unit, ranked }) {

@@ -6,7 +6,7 @@ import { sum } from "./decimal.js";
 import { h } from "./dom.js";
 import { BILLED, ESTIMATED, Figures, USAGE, query } from "./figures.js";
 import { Filters } from "./filters.js";
-import { age, brief, change, dateAdd, dateIn, day, exact, moment, monthStart, rounded } from "./format.js";
+import { age, brief, change, dateAdd, dateIn, day, exact, moment, monthStart, plural, rounded } from "./format.js";
 import { missing } from "./table.js";
 
 const STALE_MS = 26 * 3600e3;
@@ -167,7 +167,7 @@ function cost(answer, kind, today) {
     const now = of(unit, month, today), before = of(unit, last, same);
     children.push(
       h("p", { class: units.length > 1 ? "big several" : "big" }, figure(now, unit, month, today)),
-      h("p", { class: "delta" }, ...versus(answer, "UTC", today, same, now, before)),
+      h("p", { class: "delta" }, ...versus(answer.coverage, "UTC", today, same, now, before)),
       h("dl", { class: "pairs" },
         pair("Today, UTC", figure(of(unit, today, today), unit, today, today)),
         pair(`1–${Number(same.slice(8))} ${monthName(last)}`, figure(before, unit, last, same)),
@@ -188,7 +188,7 @@ function tokens(month, last, day, today, tz) {
   const now = both(month);
   return [
     h("p", { class: "big" }, figure(now, monthStart(today))),
-    h("p", { class: "delta" }, ...versus(month, tz, today, lastMonthSameDay(today), now, both(last))),
+    h("p", { class: "delta" }, ...versus(last.coverage, tz, today, lastMonthSameDay(today), now, both(last))),
     h("dl", { class: "pairs" },
       pair("Today, input", figure(of(day, "input_tokens"), today)),
       pair("Today, output", figure(of(day, "output_tokens"), today)),
@@ -196,14 +196,19 @@ function tokens(month, last, day, today, tz) {
       pair("Complete until", completeUntil(month, tz)))];
 }
 
-// "November to date · +12.2 % vs 1–25 Oct".
-// Where some account was read from a later day on only, that is said, and nothing is compared.
-function versus(answer, tz, today, same, now, before) {
-  const from = answer.coverage.complete_from === null ? null : dateIn(tz, new Date(answer.coverage.complete_from));
-  if (from !== null && from > monthStart(today)) return [`read since ${day(from)}`];
-  if (from !== null && from > monthStart(same)) return [`${monthName(today)} to date · ${monthName(same)} is not whole`];
+// "November to date · +12.2 % vs 1–25 Oct". `cover` is of figures from the last month's first day on. What has
+// been read from a later day on only is missing in the comparison, and named beside it; where that is everything,
+// nothing is compared.
+function versus(cover, tz, today, same, now, before) {
+  const from = cover.complete_from === null ? null : dateIn(tz, new Date(cover.complete_from));
+  if (from !== null && cover.feeds_partial === cover.feeds)
+    return from > monthStart(today) ? [`read since ${day(from)}`] : [`${monthName(today)} to date · ${monthName(same)} is not whole`];
   const moved = now === null || before === null || from === null ? null : change(now, before);
-  return [`${monthName(today)} to date`, ...(moved === null ? [] : [" · ", h("b", null, moved), ` vs 1–${Number(same.slice(8))} ${monthName(same).slice(0, 3)}`])];
+  if (moved === null) return [`${monthName(today)} to date`];
+  const first = cover.first_partial;
+  return [`${monthName(today)} to date`, " · ", h("b", null, moved), ` vs 1–${Number(same.slice(8))} ${monthName(same).slice(0, 3)}`,
+    first && h("span", { class: "stale", title: "Read from a later day on: earlier figures are missing in the comparison." },
+      " · not whole: ", h("bdi", null, first.account), ` ${first.feed}`, cover.feeds_partial > 1 && ` and ${plural(cover.feeds_partial - 1, "more feed")}`)];
 }
 
 // Whether all days of `from` to `to` have been read, the last at least in part: then what has no row was zero.

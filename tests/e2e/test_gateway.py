@@ -160,9 +160,60 @@ def _():
     matches("T00:00:00Z", bill["complete_until"], "a bill is complete by days")
 
 
+@test("coverage names what has been read from a later day on only")
+def _():
+    s = shared(demo)
+    partial = lambda path, **q: [s.client.get(path, **q).json()["coverage"][k] for k in ("feeds", "feeds_partial", "first_partial")]  # noqa: E731
+    equal(partial(USAGE), [2, 2, {"account": "acme", "feed": "completions"}], "thirty days, of which twenty were read")
+    equal(partial(USAGE, from_="5d"), [2, 0, None], "five days")
+    equal(partial(COST, account="beta"), [0, 0, None], "no feed that bills")
+    s.sql("UPDATE account_feeds SET complete_from = now() - interval '2 days' WHERE feed = 'messages'")
+    equal(partial(USAGE, from_="6d"), [2, 1, {"account": "beta", "feed": "messages"}], "one of two")
+    s.sql("UPDATE account_feeds SET complete_from = now() - interval '20 days' WHERE feed = 'messages'")
+
+
+@test("BR-061 fill=1 tells zero from no data, and a bucket that is not whole from one that is")
+def _():
+    s = shared(demo)
+    day = lambda back: s.value("SELECT (now() AT TIME ZONE 'UTC')::date - %s", back).isoformat()  # noqa: E731
+    rows = s.client.get(COST, group_by="day,account", account="acme", from_=day(25), fill=1).rows()
+    got = {(r["day"], r["currency"]): (r["cost_amount"], r["coverage"]) for r in rows}
+    equal(len(got), len(rows), "each once")
+    amounts = dict(s.sql("SELECT (now() AT TIME ZONE 'UTC')::date - (bucket_start AT TIME ZONE 'UTC')::date, trim_scale(cost_amount)::text "
+                         "FROM usage_metrics WHERE account_id = 1 AND cost_amount IS NOT NULL"))
+    want = {}
+    for d in range(26):
+        figure = (amounts.get(d), "reported" if 0 < d < 20 else "partial")  # today goes on, and the first day was read from some hour on
+        nothing = ("0", "zero") if 0 < d < 20 else (None, "no_data_yet")
+        want[day(d), "EUR"] = figure if d < 3 else nothing
+        want[day(d), "USD"] = figure if 3 <= d <= 20 else nothing
+    equal(got, want, "26 days")
+    rows = s.client.get(USAGE, group_by="hour", account="acme", project="nobody", from_="3d", to="2d", tz="Asia/Kolkata", fill=1).rows()
+    check(len(rows) in (24, 25) and all(r["coverage"] == "zero" and r["input_tokens"] == 0 for r in rows), f"hours of nothing: {rows[:2]}")
+    months = s.client.get(USAGE, group_by="month,provider", provider="anthropic", from_="2025-01-15", to="2025-04-02", fill=1).rows()
+    equal(months, [], "of a provider without a figure there is no row to fill")
+    months = s.client.get(USAGE, group_by="month", provider="anthropic", from_="2025-01-15", to="2025-04-02", fill=1).rows()
+    equal([(r["month"], r["input_tokens"], r["coverage"]) for r in months], [(f"2025-0{m}", None, "no_data_yet") for m in range(1, 5)], "months")
+    model = s.client.get(COST, basis="estimated", group_by="day,model", account="acme", model="model-1", from_=day(3), fill=1).rows()
+    equal([r["coverage"] for r in model], ["reported", "reported", "reported", "partial"], "an estimate")
+
+
+@test("fill=1 goes by the clock of the zone, also where it changes")
+def _():
+    s = shared(demo)
+    for zone, start, end, hours in (("Europe/Berlin", "2026-03-29", "2026-03-30", 23), ("Europe/Berlin", "2026-10-25", "2026-10-26", 24),
+                                    ("Asia/Kathmandu", "2026-03-29", "2026-03-30", 24), ("America/New_York", "2026-03-08", "2026-03-09", 23)):
+        rows = s.client.get(USAGE, group_by="hour", from_=start, to=end, tz=zone, feed="nothing", fill=1).rows()
+        names = [r["hour"] for r in rows]
+        check(len(set(names)) == hours == len(names) and {n[:10] for n in names} == {start}, f"{zone} {start}: {names}")
+    for zone in ("Europe/Berlin", "Pacific/Auckland", "America/Santiago"):
+        days = [r["day"] for r in s.client.get(USAGE, group_by="day", from_="2026-01-01", to="2026-11-01", tz=zone, feed="nothing", fill=1).rows()]
+        equal((days[0], days[-1], len(days), len(set(days))), ("2026-01-01", "2026-10-31", 304, 304), zone)
+
+
 # ---- lists, CSV, pages ----
 
-LISTS = ((USAGE, {"group_by": "hour,model,account"}), (COST, {"group_by": "day,account"}), ("/api/v1/accounts", {"feeds": "1"}),
+LISTS = ((USAGE, {"group_by": "hour,model,account"}), (USAGE, {"group_by": "day,account,model", "fill": "1"}), (COST, {"group_by": "day,account"}), ("/api/v1/accounts", {"feeds": "1"}),
          ("/api/v1/runs", {}), ("/api/v1/dead", {}), ("/api/v1/revisions", {}))
 
 
@@ -240,7 +291,8 @@ def _():
         (USAGE, {"limit": "1e3"}, "limit", "whole number"), (USAGE, {"limit": ["1", "2"]}, "limit", "twice"),
         (USAGE, {"sort": "-rows"}, "sort", "one of"), (USAGE, {"cursor": "abc"}, "cursor", "no cursor"), (USAGE, {"format": "xml"}, "format", "json, csv"),
         (USAGE, {"model": "x" * 3000}, "model", "2000"), (USAGE, {"model": b"\xff"}, "model", "UTF-8"), (USAGE, {"model": "a\0b"}, "model", "zero byte"),
-        (COST, {"basis": "both"}, "basis", "billed, estimated"), ("/api/v1/runs", {"kind": "x"}, "kind", "scheduled"),
+        (USAGE, {"fill": "1", "group_by": "account"}, "fill", "hour, day and month"), (USAGE, {"fill": "yes"}, "fill", "0, 1"),
+        (USAGE, {"fill": "1", "group_by": "day,month"}, "fill", "one of"), (COST, {"basis": "both"}, "basis", "billed, estimated"), ("/api/v1/runs", {"kind": "x"}, "kind", "scheduled"),
         ("/api/v1/runs", {"cursor": base64.urlsafe_b64encode(b'["x","y"]').decode().rstrip("=")}, None, "invalid input"),
         ("/api/v1/accounts", {"state": "good"}, "state", "disabled"), ("/api/v1/dead", {"closed": "yes"}, "closed", "0, 1"),
         ("/api/v1/stages", {"x": "1"}, "x", "unknown"), (USAGE, [("model", "m")] * 70, None, "64"))

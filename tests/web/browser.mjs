@@ -89,6 +89,16 @@ test("first paint: the cards say what the database says", async () => {
   await close(page);
 });
 
+test("a feed that was read from a later day on does not hide the comparison: it is named beside it", async () => {
+  const page = await view("/?tz=UTC");
+  assert.match(await text(page, ".card.usage .delta"), /[+−][\d.]+ % vs 1–\d+ \w+ · not whole: labs images$/);
+  assert.match(await text(page, ".card.billed .delta"), /[+−][\d.]+ % vs 1–\d+ \w+$/);
+  await close(page);
+  const young = await view("/?tz=UTC&account=new-hire");
+  assert.doesNotMatch(await text(young, ".card.usage .delta"), /%/);
+  await close(young);
+});
+
 test("first paint: nothing moves, and the page is small", async () => {
   let late = 0;
   const page = await open("/?tz=UTC", { prepare: (p) => p.addInitScript(() => {
@@ -251,15 +261,19 @@ test("each CSV has what its table has, digit for digit", async () => {
       await page.waitForFunction(([s, k]) => document.querySelectorAll(s).length > k, [`#${id} .rows tbody tr`, n]);
     }
     const [head, ...rows] = lists.rows;
-    const columns = { billed: ["day", "account", "cost_amount", "currency"], estimated: ["day", "account", "estimated_cost", "currency", "status", "unpriced_tokens"],
-      usage: ["day", "account", "input_tokens", "cached_input_tokens", "output_tokens", "num_requests", "quantity", "quantity_unit"] }[id];
+    const columns = { billed: ["day", "account", "cost_amount", "currency", "coverage"],
+      estimated: ["day", "account", "estimated_cost", "currency", "status", "unpriced_tokens", "coverage"],
+      usage: ["day", "account", "input_tokens", "cached_input_tokens", "output_tokens", "num_requests", "quantity", "quantity_unit", "coverage"] }[id];
+    const words = { reported: "complete", partial: "not complete yet", no_data_yet: "no data yet" };
     const places = columns.map((c) => head.indexOf(c));
     assert.ok(places.every((p) => p >= 0), `${id}: ${head}`);
     // Cents are filled up on screen: 0.5 reads 0.50.
-    const plain = (v) => (/^-?\d+\.\d+$/.test(v) ? v.replace(/\.?0+$/, "") : v);
+    const plain = (v) => words[v] ?? (/^-?\d+\.\d+$/.test(v) ? v.replace(/\.?0+$/, "") : v);
     const shown = (await cells(page, `#${id} .rows table`)).map((r) => r.map(plain));
     assert.ok(rows.length > 20, `${id}: ${rows.length} rows`);
     assert.deepEqual(shown, rows.map((r) => places.map((p) => plain(r[p]))), id);
+    const known = rows.map((r) => r.at(-1));
+    assert.ok(["reported", "partial"].every((w) => known.includes(w)), `${id}: ${[...new Set(known)]}`);
     const [rankHead, ...rankRows] = lists.rank;
     const ranked = await cells(page, `#${id} .rank table`);
     const at = rankHead.indexOf(columns[2]);

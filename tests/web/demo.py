@@ -20,6 +20,7 @@ LATE = "nightly-jobs"
 UNREAD = "new-hire"
 OFF = "old-project"
 QUIET = "idle-sandbox"
+YOUNG = ("labs", "images")  # a feed of which older days were never read
 PRICES = """provider,model,kind,per_million,currency,valid_from
 openai,{model},input,1.25,USD,2026-01-01
 openai,{model},cached_input,0.125,USD,2026-01-01
@@ -68,6 +69,7 @@ def stack():
     ids = "(SELECT account_id FROM accounts WHERE name = %s)"
     s.sql(f"DELETE FROM usage_metrics WHERE account_id = {ids}", QUIET)
     s.sql(f"UPDATE account_feeds SET empty_since = now() - interval '9 days' WHERE account_id = {ids}", QUIET)
+    s.sql(f"UPDATE account_feeds SET complete_from = now() - interval '3 days' WHERE feed = %s AND account_id = {ids}", *YOUNG[::-1])
     s.sql("UPDATE accounts SET next_due = now() - interval '27 hours' WHERE name = %s", LATE)
     s.sql(f"UPDATE account_feeds SET watermark = watermark - interval '27 hours' WHERE account_id = {ids}", LATE)
     return s
