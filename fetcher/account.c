@@ -16,6 +16,7 @@
 
 #define DETAIL_MAX       500 /* bytes (wire.h) */
 #define CLOCK_SKEW_MAX_S 60
+#define LIFE_FIRST       ((size_t)8 << 10) /* what a job of a dozen feeds takes */
 
 struct account {
     struct arena *life; /* the job and what is said of its windows */
@@ -567,7 +568,7 @@ enum status account_open(struct account **out, struct text msg, const struct acc
     int64_t lease_us, reserve_us;
 
     *out = a;
-    a->life = arena_new();
+    a->life = arena_small(LIFE_FIRST);
     copy = (struct text){arena_copy(a->life, msg.at, msg.len), msg.len};
     TRY(job_decode(&a->job, a->life, copy, err));
     a->ends = ARENA_ARRAY(a->life, a->job->n_windows, struct window_end);
