@@ -3,6 +3,7 @@
 tests/CASES.md lists the cases.
 """
 
+import collections
 import re
 import threading
 import time
@@ -117,6 +118,37 @@ def _():
         equal(s.value("SELECT count(*) FROM account_feeds WHERE watermark IS NOT NULL"), 0, "watermarks without a row written")
         s.wait_ready(s.start("writer"))
         ends_exact(s, waiting, range(60), 90)
+
+
+@test("BR-074 a writer at a tenth of its speed: all stay small, nothing is dropped, and nothing is asked for twice afterwards")
+def _():
+    with stack(sim={"accounts": 100, "density": "NORMAL"}, env={"UF_BACKFILL": "6d"}) as s:
+        s.start_all(scheduler={"UF_LEASE": "60s"})
+        s.add_accounts(range(100))
+        writer = s.one("writer")
+        before = {p.name: resident_mb(p) for p in s.of()}
+        most = dict(before)
+        waiting = s.background_usagectl("run", "--wait")
+        wait_for("the first commit", lambda: commits(s, "inserted") > 0, 20)
+        end = time.monotonic() + 8
+        while time.monotonic() < end:  # its backends in Postgres wait along with it
+            writer.pause()
+            time.sleep(0.18)
+            writer.resume()
+            time.sleep(0.02)
+            for p in s.of():
+                if p.name in before:
+                    most[p.name] = max(most[p.name], resident_mb(p))
+        slow = settled(s)
+        check(slow < 100, "all was over before: the test proves nothing")
+        ends_exact(s, waiting, range(100), 90)
+        for name, mb in most.items():
+            check(mb < before[name] + 64, f"{name} grew from {before[name]:.0f} to {mb:.0f} MB")
+        for p in s.processes:
+            for word in ("dropped", "lease.expired", "fetcher.gone"):
+                check(word not in p.text(), f"{p.name} tells of {word}")
+        asked = collections.Counter((account, path, str(sorted(query.items()))) for account, _, path, query in s.sim.requests())
+        equal([what for what, times in asked.items() if times > 1], [], "what was asked for more than once")
 
 
 # ---- amounts ----
