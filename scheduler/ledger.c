@@ -362,40 +362,47 @@ static const char lock_sql[] =
     "AS j (account_id, epoch) ON a.account_id = j.account_id AND a.lease_epoch = j.epoch ORDER BY "
     "a.account_id FOR NO KEY UPDATE OF a";
 
-/* How feeds' readings ended. An audit's moment is now(), when its flag is set. An upsert takes
- * twice the time of an UPDATE, and nearly all rows are there; so those that were missing at the
- * claim are made apart. One that somebody made at the same moment stays as it is: the feed is read
- * again. */
-static const char feeds_settle_sql[] =
-    "WITH w AS (SELECT * FROM "
-    "unnest($1::bigint[], $2::text[], $3::timestamptz[], $4::timestamptz[], $5::timestamptz[], "
-    "$6::text[], $7::text[], $8::boolean[], $9::timestamptz[], $10::boolean[], $11::boolean[], "
-    "$12::int[], $13::timestamptz[], $14::boolean[]) AS w (account_id, feed, complete_from, "
-    "watermark, next_due, error, detail, failed, empty_since, audit3, audit30, bucket_s, resume, "
-    "missing)), made AS (INSERT INTO account_feeds (account_id, feed, complete_from, watermark, "
-    "next_due, last_attempt_at, last_success_at, last_error, last_error_detail, resume_from, "
+/* How feeds' readings ended; the flags, as bits. An audit's moment is now(), when its flag is set.
+ */
+#define FEED_FAILED    1
+#define FEED_AUDIT_3D  2
+#define FEED_AUDIT_30D 4
+#define FEEDS_FROM                                                                                 \
+    "FROM unnest($1::bigint[], $2::text[], $3::timestamptz[], $4::timestamptz[], "                 \
+    "$5::timestamptz[], $6::text[], $7::text[], $8::int[], $9::timestamptz[], $10::int[], "        \
+    "$11::timestamptz[]) AS w (account_id, feed, complete_from, watermark, next_due, error, "      \
+    "detail, flags, empty_since, bucket_s, resume) "
+static const enum pg_type feed_types[] = {PG_BIGINT, PG_TEXT, PG_TIME, PG_TIME, PG_TIME, PG_TEXT,
+                                          PG_TEXT,   PG_INT,  PG_TIME, PG_INT,  PG_TIME};
+#define FEED_COLUMNS (sizeof(feed_types) / sizeof(feed_types[0]))
+
+/* An upsert takes twice the time of an UPDATE, and nearly all rows are there; so those that were
+ * missing at the claim are made apart. One that somebody made at the same moment stays as it is:
+ * the feed is read again. */
+static const char feeds_insert_sql[] =
+    "INSERT INTO account_feeds (account_id, feed, complete_from, watermark, next_due, "
+    "last_attempt_at, last_success_at, last_error, last_error_detail, resume_from, "
     "consecutive_failures, empty_since, bucket_seconds, audited_3d_at, audited_30d_at) SELECT "
     "account_id, feed, CASE WHEN watermark IS NOT NULL THEN complete_from END, watermark, "
-    "next_due, "
-    "now(), CASE WHEN error = 'ok' THEN now() END, error, detail, resume, failed::int, "
-    "empty_since, "
-    "bucket_s, CASE WHEN audit3 THEN now() END, CASE WHEN audit30 THEN now() END FROM w WHERE "
-    "missing ON CONFLICT DO NOTHING) "
+    "next_due, now(), CASE WHEN error = 'ok' THEN now() END, error, detail, resume, flags & 1, "
+    "empty_since, bucket_s, CASE WHEN flags & 2 <> 0 THEN now() END, CASE WHEN flags & 4 <> 0 "
+    "THEN now() END " FEEDS_FROM "ON CONFLICT DO NOTHING";
+
+/* $12: the accounts. Their feeds are found by that, eleven by one descent of the index, and joined
+ * by a hash of the rows, for which the transaction's settings make an exception. */
+static const char feeds_update_sql[] =
     "UPDATE account_feeds f SET complete_from = coalesce(f.complete_from, CASE WHEN w.watermark IS "
     "NOT NULL THEN w.complete_from END), watermark = greatest(f.watermark, w.watermark), next_due "
     "= w.next_due, last_attempt_at = now(), last_success_at = CASE WHEN w.error = 'ok' THEN now() "
     "ELSE f.last_success_at END, last_error = w.error, last_error_detail = w.detail, resume_from "
     "= CASE WHEN w.error = 'ok' THEN w.resume ELSE coalesce(w.resume, f.resume_from) END, "
-    "consecutive_failures = CASE WHEN w.failed THEN f.consecutive_failures + 1 WHEN w.error = "
-    "'ok' THEN 0 ELSE f.consecutive_failures END, empty_since = w.empty_since, bucket_seconds = "
-    "CASE WHEN w.watermark IS NULL THEN f.bucket_seconds ELSE w.bucket_s END, audited_3d_at = "
-    "CASE WHEN w.audit3 THEN now() ELSE f.audited_3d_at END, audited_30d_at = CASE WHEN w.audit30 "
-    "THEN now() ELSE f.audited_30d_at END "
-    "FROM w WHERE f.account_id = w.account_id AND f.feed = w.feed";
-static const enum pg_type feed_types[] = {PG_BIGINT, PG_TEXT, PG_TIME, PG_TIME, PG_TIME,
-                                          PG_TEXT,   PG_TEXT, PG_BOOL, PG_TIME, PG_BOOL,
-                                          PG_BOOL,   PG_INT,  PG_TIME, PG_BOOL};
-#define FEED_COLUMNS (sizeof(feed_types) / sizeof(feed_types[0]))
+    "consecutive_failures = CASE WHEN w.flags & 1 <> 0 THEN f.consecutive_failures + 1 WHEN "
+    "w.error = 'ok' THEN 0 ELSE f.consecutive_failures END, empty_since = w.empty_since, "
+    "bucket_seconds = CASE WHEN w.watermark IS NULL THEN f.bucket_seconds ELSE w.bucket_s END, "
+    "audited_3d_at = CASE WHEN w.flags & 2 <> 0 THEN now() ELSE f.audited_3d_at END, "
+    "audited_30d_at = CASE WHEN w.flags & 4 <> 0 THEN now() ELSE f.audited_30d_at END " FEEDS_FROM
+    "WHERE f.account_id = ANY ($12::bigint[]) AND "
+    "f.account_id = w.account_id AND f.feed = w.feed";
 
 static const char owed_update_sql[] =
     "WITH w AS (SELECT * FROM unnest($1::bigint[], $2::timestamptz[], $3::text[], $4::bigint[], "
@@ -569,33 +576,47 @@ static void live_row(const struct ledger *l, const struct tracked_job *job,
                    plan_next_due(&l->slots, job->account_id, &now, &how, job->claimed_at_us));
     pg_column_text(&col[5], text_of(ending_name(v.ending)));
     pg_column_text(&col[6], ok ? TEXT_NULL : text_of(v.detail));
-    pg_column_int(&col[7], ending_failed(v.ending));
-    pg_column_time(&col[8], now.empty_since_us);
     /* an audit that ended early is carried on from where it stopped */
-    pg_column_int(&col[9], (ok || progress) && w->audits_3d);
-    pg_column_int(&col[10], (ok || progress) && w->audits_30d);
-    pg_column_int(&col[11], w->asked.bucket_s);
-    pg_column_time(&col[12], w->skipped_us != 0 ? w->skipped_us
+    pg_column_int(&col[7], (ending_failed(v.ending) ? FEED_FAILED : 0) |
+                               ((ok || progress) && w->audits_3d ? FEED_AUDIT_3D : 0) |
+                               ((ok || progress) && w->audits_30d ? FEED_AUDIT_30D : 0));
+    pg_column_time(&col[8], now.empty_since_us);
+    pg_column_int(&col[9], w->asked.bucket_s);
+    pg_column_time(&col[10], w->skipped_us != 0 ? w->skipped_us
                              : !ok && progress  ? v.complete_us
                                                 : 0);
-    pg_column_int(&col[13], !w->state.stored);
 }
 
 static enum status settle_live(struct ledger *l, struct arena *a, struct tracked_job *const *jobs,
                                size_t n, struct err *err)
 {
-    struct pg_column col[FEED_COLUMNS];
-    struct pg_params p = {0};
+    struct pg_column known[FEED_COLUMNS], fresh[FEED_COLUMNS], accounts;
+    struct pg_params p = {0}, missing = {0};
 
-    pg_columns_open(col, a, feed_types, FEED_COLUMNS);
-    for (size_t i = 0; i < n; i++)
-        for (size_t k = 0; k < jobs[i]->n_windows; k++)
-            if (!jobs[i]->windows[k].owed_id)
-                live_row(l, jobs[i], &jobs[i]->windows[k], col);
-    if (col[0].n == 0)
+    pg_columns_open(known, a, feed_types, FEED_COLUMNS);
+    pg_columns_open(fresh, a, feed_types, FEED_COLUMNS);
+    pg_columns_open(&accounts, a, feed_types, 1);
+    for (size_t i = 0; i < n; i++) {
+        pg_column_int(&accounts, jobs[i]->account_id);
+        for (size_t k = 0; k < jobs[i]->n_windows; k++) {
+            const struct job_window *w = &jobs[i]->windows[k];
+            if (!w->owed_id)
+                live_row(l, jobs[i], w, w->state.stored ? known : fresh);
+        }
+    }
+    if (fresh[0].n > 0) {
+        pg_param_columns(&missing, fresh, FEED_COLUMNS);
+        TRY(pg_query(l->settle_pg, NULL, NULL, feeds_insert_sql, &missing, err));
+    }
+    if (known[0].n > 0) {
+        pg_param_columns(&p, known, FEED_COLUMNS);
+        pg_param_columns(&p, &accounts, 1);
+        TRY(pg_query(l->settle_pg, NULL, NULL, "SET LOCAL enable_hashjoin = on", NULL, err));
+        TRY(pg_query(l->settle_pg, NULL, NULL, feeds_update_sql, &p, err));
+        TRY(pg_query(l->settle_pg, NULL, NULL, "SET LOCAL enable_hashjoin = off", NULL, err));
+    }
+    if (known[0].n + fresh[0].n == 0)
         return ST_OK;
-    pg_param_columns(&p, col, FEED_COLUMNS);
-    TRY(pg_query(l->settle_pg, NULL, NULL, feeds_settle_sql, &p, err));
     return backfill_waits(l, a, jobs, n, err);
 }
 

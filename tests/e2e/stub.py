@@ -108,6 +108,7 @@ def fill_ledger(cursor, accounts, feeds, scattered=False):
             f"last_success_at, last_error, audited_3d_at, audited_30d_at) SELECT n, feed, now() - interval '9 days', "
             f"now() - interval '7 hours', CASE feed WHEN 'costs' THEN 86400 ELSE 3600 END, now() - interval '6 hours', "
             f"now() - interval '7 hours', now() - interval '7 hours', 'ok', now() - interval '7 hours', now() - interval '7 hours' "
-            f"FROM generate_series(1, {accounts}) AS n, unnest('{{{','.join(feeds)}}}'::text[]) AS feed",
+            f"FROM generate_series(1, {accounts}) AS n, unnest('{{{','.join(feeds)}}}'::text[]) AS feed "
+            "ORDER BY n",  # together in the table, as one settlement writes them
             "SET session_replication_role = origin", "VACUUM ANALYZE accounts", "VACUUM ANALYZE account_feeds"):
         cursor.execute(statement)
