@@ -5,6 +5,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { chromium } from "playwright-core";
+import { dashboards, faults } from "./grafana.mjs";
 
 const facts = JSON.parse(process.env.FACTS);
 const axe = readFileSync(fileURLToPath(import.meta.resolve("axe-core/axe.min.js")), "utf8");
@@ -638,6 +639,16 @@ test("a pointer over a column reads its figures", async () => {
   await page.mouse.move(5, 5);
   await tip.waitFor({ state: "hidden" });
   await close(page);
+});
+
+// ---- the dashboard for Grafana ----
+
+test("deploy/grafana: what Grafana's own types allow, and a fault is seen", async () => {
+  for (const [name, dashboard] of dashboards()) {
+    assert.deepEqual(faults(dashboard), [], name);
+    dashboard.panels.find((p) => p.type !== "row").gridPos.widht = 4;
+    assert.match(faults(dashboard).join("\n"), /widht/);
+  }
 });
 
 // ---- run ----
