@@ -161,7 +161,8 @@ static void hear(struct questions *c, struct question *q, struct text body)
         st = err_set(&err, ST_RETRY, "the scheduler's answer can not be read");
     } else if (!json_is(json_member(doc.root, "ok"), JSON_TRUE)) {
         why = json_string(json_member(doc.root, "error"));
-        st = err_set(&err, ST_REJECT, "%.*s", (int)why.len, why.at ? why.at : "");
+        st = json_is(json_member(doc.root, "temporary"), JSON_TRUE) ? ST_RETRY : ST_REJECT;
+        (void)err_set(&err, st, "%.*s", (int)why.len, why.at ? why.at : "");
     }
     q->heard(q->arg, st, st == ST_OK ? doc.root : NULL, &err);
 }

@@ -18,7 +18,8 @@ struct questions;
 #define QUESTION_ANSWER_US (INT64_C(15) * 1000000) /* for its answer */
 
 /* `answer` is {"ok":true,...} and ends with the call; NULL unless ST_OK. ST_RETRY: no scheduler is
- * there, or it did not answer in time. ST_REJECT: its refusal, in its words. */
+ * there, it did not answer in time, or its database is away. ST_REJECT: its refusal, in its words.
+ */
 typedef void question_heard(void *arg, enum status st, const struct json *answer,
                             const struct err *err);
 

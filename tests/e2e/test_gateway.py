@@ -614,10 +614,14 @@ def _():
 @test("the database goes away and comes back: 503 with Retry-After, then the figures")
 def _():
     with stack() as s:
+        s.wait_ready(s.start("scheduler"))
         client = Client(s.start_gateway().port)
         client.get(USAGE)
         s.postgres.stop()
         time.sleep(2.1)
+        answer = client.ask(TRIGGER, headers={"x-cron-api-key": s.cron_key}, seconds=30)
+        equal(answer.status, 503, f"a trigger: {answer.body}")
+        check(int(answer.headers["Retry-After"]) > 0 and "Postgres" in answer.json()["message"], f"a trigger: {answer.body}")
         answer = client.ask(USAGE)
         equal(answer.status, 503, answer.body)
         check(int(answer.headers["Retry-After"]) > 0 and answer.json()["message"], "Retry-After")
