@@ -1,9 +1,10 @@
 /* bench writer - batch_commit against binary COPY of the same rows, batch by batch in turn.
  *
- * Usage: writer DATABASE_URL ROWS_THERE PAIRS [NAME=WRITER_URL ...]
+ * Usage: writer DATABASE_URL ROWS_THERE PAIRS [NAME[:ROWS_THERE]=WRITER_URL ...]
  *
- * Each further login writes new rows in turn with the first, reported as NAME. Two writers at once,
- * the second in a process of its own, against one, both new rows: reported as two.
+ * Each further login writes new rows in turn with the first, reported as NAME; with ROWS_THERE into
+ * a database of its own. Two writers at once, the second in a process of its own, against one, both
+ * new rows: reported as two.
  *
  * The limit copies into copy_limit, a twin of usage_metrics: same columns, key and partitions, and
  * as many rows. Both sides encode the rows while the clock runs. An account is one job: nine feeds,
@@ -180,42 +181,50 @@ static const char *limit_sql(struct arena *a)
     return arena_printf(a, "COPY copy_limit %s", columns);
 }
 
-static void prepare(struct pg *pg, int64_t rows_there)
+static void run_each(struct pg *pg, const char *const *sql)
 {
     struct err err = {0};
+
+    for (; *sql; sql++)
+        must(pg_exec(pg, *sql, &err), &err);
+}
+
+/* Accounts, and rows of older hours: what a batch does not ask for. */
+static void fill(struct pg *pg, int64_t rows_there)
+{
+    static const char accounts_sql[] =
+        "INSERT INTO accounts (account_id, name, provider, base_url, key_ciphertext, key_hint, "
+        "lease_epoch) SELECT n, 'a' || n, 'openai', 'https://x', '', '', 1 "
+        "FROM generate_series(1, 200000) AS n";
+    static const char rows_sql[] =
+        "INSERT INTO usage_metrics (account_id, provider, feed, bucket_start, bucket_seconds, "
+        "row_key, row_hash, project_id, user_id, api_key_id, model, input_tokens, output_tokens, "
+        "num_requests, first_seen_at, changed_at, job_id) SELECT 1 + n %% 200000, 'openai', "
+        "'completions', timestamptz '2026-11-01Z' + n / 200000 * interval '1 hour', 3600, "
+        "md5(n::text)::uuid, n, 'proj_0123456789abcd', 'user-0123456789abcdef', "
+        "'key_0123456789abcdef', 'gpt-5-mini-2026-01-15', n, n, n, now(), now(), "
+        "gen_random_uuid() FROM generate_series(0, %lld - 1) AS n";
     struct arena *a = arena_new();
 
-    must(
-        pg_exec(pg,
-                arena_printf(
-                    a,
-                    "CREATE TABLE copy_limit (LIKE usage_metrics INCLUDING ALL) "
-                    "PARTITION BY RANGE (bucket_start);"
-                    "SELECT usage_metrics_ensure_month('2026-11-01');"
-                    "CREATE TABLE copy_limit_1 PARTITION OF copy_limit "
-                    "FOR VALUES FROM ('2026-11-01Z') TO ('2026-12-01Z');"
-                    "INSERT INTO accounts (account_id, name, provider, base_url, key_ciphertext, "
-                    "key_hint, lease_epoch) SELECT n, 'a' || n, 'openai', 'https://x', '', '', 1 "
-                    "FROM generate_series(1, 20000) AS n;"
-                    /* older hours of the same accounts: what a re-read does not ask for */
-                    "INSERT INTO usage_metrics (account_id, provider, feed, bucket_start, "
-                    "bucket_seconds, row_key, row_hash, project_id, user_id, api_key_id, model, "
-                    "input_tokens, output_tokens, num_requests, first_seen_at, changed_at, job_id) "
-                    "SELECT 1 + n %% 20000, 'openai', 'completions', timestamptz "
-                    "'2026-11-01Z' + n / 20000 * interval '1 hour', 3600, md5(n::text)::uuid, n, "
-                    "'proj_0123456789abcd', 'user-0123456789abcdef', 'key_0123456789abcdef', "
-                    "'gpt-5-mini-2026-01-15', n, n, n, now(), now(), gen_random_uuid() "
-                    "FROM generate_series(0, %lld - 1) AS n;"
-                    "INSERT INTO copy_limit SELECT * FROM usage_metrics",
-                    (long long)rows_there),
-                &err),
-        &err);
-    for (const char *const *sql =
-             (const char *const[]){"VACUUM ANALYZE usage_metrics", "VACUUM ANALYZE copy_limit",
-                                   "VACUUM ANALYZE accounts", "CHECKPOINT", NULL};
-         *sql; sql++)
-        must(pg_exec(pg, *sql, &err), &err);
+    run_each(pg,
+             (const char *const[]){"SELECT usage_metrics_ensure_month('2026-11-01')", accounts_sql,
+                                   arena_printf(a, rows_sql, (long long)rows_there),
+                                   "VACUUM ANALYZE usage_metrics", "VACUUM ANALYZE accounts",
+                                   "CHECKPOINT", NULL});
     arena_free(&a);
+}
+
+static void make_twin(struct pg *pg)
+{
+    static const char table_sql[] =
+        "CREATE TABLE copy_limit (LIKE usage_metrics INCLUDING ALL) PARTITION BY RANGE "
+        "(bucket_start)";
+    static const char month_sql[] = "CREATE TABLE copy_limit_1 PARTITION OF copy_limit "
+                                    "FOR VALUES FROM ('2026-11-01Z') TO ('2026-12-01Z')";
+
+    run_each(pg, (const char *const[]){table_sql, month_sql,
+                                       "INSERT INTO copy_limit SELECT * FROM usage_metrics",
+                                       "VACUUM ANALYZE copy_limit", "CHECKPOINT", NULL});
 }
 
 static int64_t wal_at(struct pg *pg)
@@ -408,10 +417,13 @@ static void pair_of_two(struct bench *b)
 static void login_open(struct login *l, struct arena *a, const char *given)
 {
     const char *url = strchr(given, '=');
+    size_t name_len = strcspn(given, ":=");
 
-    l->name = arena_copy(a, given, (size_t)(url - given));
+    l->name = arena_copy(a, given, name_len);
     pg_open(&l->pg, url + 1, "public", "bench");
-    pg_wait_limit(l->pg, 300 * US_PER_S);
+    pg_wait_limit(l->pg, 1800 * US_PER_S);
+    if (given[name_len] == ':')
+        fill(l->pg, strtoll(given + name_len + 1, NULL, 10));
 }
 
 int main(int argc, char **argv)
@@ -421,16 +433,17 @@ int main(int argc, char **argv)
 
     if (argc < 4 || argc > 8) {
         (void)fprintf(stderr,
-                      "usage: writer DATABASE_URL ROWS_THERE PAIRS [NAME=WRITER_URL ...]\n");
+                      "usage: writer DATABASE_URL ROWS_THERE PAIRS [NAME[:ROWS_THERE]=URL ...]\n");
         return 2;
     }
     b.second = second_start(argv[1]);
     pg_open(&b.pg, argv[1], "public", "bench");
-    pg_wait_limit(b.pg, 300 * US_PER_S);
+    pg_wait_limit(b.pg, 1800 * US_PER_S);
     for (int i = 4; i < argc; i++)
         login_open(&b.logins[b.n_logins++], a, argv[i]);
     b.limit = limit_sql(a);
-    prepare(b.pg, strtoll(argv[2], NULL, 10));
+    fill(b.pg, strtoll(argv[2], NULL, 10));
+    make_twin(b.pg);
     for (long i = strtol(argv[3], NULL, 10); i > 0; i--) {
         pair(&b);
         pair_of_two(&b);
