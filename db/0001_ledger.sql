@@ -1,4 +1,5 @@
--- The ledger: accounts, their feeds, leases, runs, and the usage they bring.
+-- The ledger: accounts, their feeds, leases, runs, and the usage they bring. What belongs to an account has account_id in its
+-- key, so that accounts can be spread over several databases (docs/scale.md).
 -- Applied inside one transaction by `usagectl migrate`, with UF_SCHEMA first in the search path.
 
 -- STABLE as extract is: declared stricter, it would not be inlined, and a call would take four times as long.
@@ -115,7 +116,7 @@ CREATE INDEX run_accounts_pending ON run_accounts (account_id) WHERE state = 'pe
 COMMENT ON TABLE run_accounts IS 'The accounts of a run that was asked for; of scheduled runs only those that failed.';
 
 CREATE TABLE owed_windows (
-    owed_id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    owed_id      bigint GENERATED ALWAYS AS IDENTITY,
     run_id       uuid NOT NULL REFERENCES fetch_runs ON DELETE CASCADE,
     account_id   bigint NOT NULL REFERENCES accounts ON DELETE CASCADE,
     feed         text NOT NULL,
@@ -129,6 +130,7 @@ CREATE TABLE owed_windows (
     detail       text,
     next_try_at  timestamptz NOT NULL DEFAULT now(),
     created_at   timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (account_id, owed_id),
     CHECK (from_at < to_at AND done_to BETWEEN from_at AND to_at)
 );
 CREATE INDEX owed_windows_pending ON owed_windows (account_id, owed_id) WHERE state = 'pending';
@@ -203,7 +205,7 @@ COMMENT ON COLUMN usage_metrics.changed_at IS 'When a measure of this row last c
 COMMENT ON COLUMN usage_metrics.job_id IS 'The job that last changed the row.';
 
 CREATE TABLE usage_revisions (
-    revision_id    bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    revision_id    bigint GENERATED ALWAYS AS IDENTITY,
     account_id     bigint NOT NULL,
     provider       text NOT NULL,
     feed           text NOT NULL,
@@ -214,14 +216,15 @@ CREATE TABLE usage_revisions (
     old_row        jsonb,
     new_row        jsonb,
     revised_at     timestamptz NOT NULL DEFAULT now(),
-    job_id         uuid NOT NULL
+    job_id         uuid NOT NULL,
+    PRIMARY KEY (account_id, revision_id)
 );
 CREATE INDEX usage_revisions_time ON usage_revisions (revised_at DESC);
 CREATE INDEX usage_revisions_account ON usage_revisions (account_id, revised_at DESC);
 COMMENT ON TABLE usage_revisions IS 'Every change that a provider made to a bucket that was already complete: old and new values, when it was seen, by which job.';
 
 CREATE TABLE dead_letters (
-    letter_id     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    letter_id     bigint GENERATED ALWAYS AS IDENTITY,
     account_id    bigint NOT NULL,
     provider      text NOT NULL,
     feed          text NOT NULL,
@@ -235,8 +238,10 @@ CREATE TABLE dead_letters (
     first_seen_at timestamptz NOT NULL DEFAULT now(),
     last_seen_at  timestamptz NOT NULL DEFAULT now(),
     job_id        uuid NOT NULL,
-    closed_at     timestamptz
+    closed_at     timestamptz,
+    PRIMARY KEY (account_id, letter_id)
 );
+CREATE INDEX dead_letters_id ON dead_letters (letter_id);
 CREATE UNIQUE INDEX dead_letters_open
     ON dead_letters (account_id, feed, md5(reason || coalesce(json_path, ''))) WHERE closed_at IS NULL;
 COMMENT ON TABLE dead_letters IS 'Pages, or single rows of pages, that could not be understood or that Postgres refused. Their window stays owed. usagectl dead list|show|replay.';

@@ -30,13 +30,14 @@ struct fetcher *fetchers_seen(struct fetchers *f, struct text routing_id, uint32
         memcpy(one->instance, instance, sizeof(instance));
     }
     one->capacity = capacity;
+    one->full = false;
     one->seen_us = mono_us;
     return one;
 }
 
 static uint32_t credit(const struct fetcher *one)
 {
-    return one->capacity > one->held ? one->capacity - one->held : 0;
+    return one->capacity > one->held && !one->full ? one->capacity - one->held : 0;
 }
 
 struct fetcher *fetchers_pick(struct fetchers *f)

@@ -17,7 +17,7 @@ static const char late_sql[] =
     "r.requested_at <= j.claimed_at AND coalesce(ra.finished_at, 'infinity') >= j.claimed_at "
     "UNION ALL SELECT r.run_id, j.* FROM j JOIN fetch_runs r ON r.tick = j.tick "
     "WHERE j.owed_id = 0 AND NOT j.forced "
-    "UNION ALL SELECT o.run_id, j.* FROM j JOIN owed_windows o USING (owed_id)) "
+    "UNION ALL SELECT o.run_id, j.* FROM j JOIN owed_windows o USING (account_id, owed_id)) "
     "UPDATE fetch_runs r SET pages = r.pages + s.pages, pages_unchanged = r.pages_unchanged + "
     "s.same, rows_inserted = r.rows_inserted + "
     "s.inserted, rows_updated = r.rows_updated + s.updated, rows_removed = r.rows_removed + "

@@ -262,18 +262,27 @@ static enum status widths_note(struct ledger *l, struct arena *a, const struct c
                     &p, err);
 }
 
-static enum status read_pipeline(struct ledger *l, struct claim *out, struct arena *a,
+static enum status read_paused(struct ledger *l, struct claim *out, struct arena *a,
+                               struct err *err)
+{
+    PGresult *r;
+
+    TRY(pg_query(l->pg, &r, a, "SELECT paused FROM pipeline", NULL, err));
+    out->paused = PQgetvalue(r, 0, 0)[0] == 't';
+    return ST_OK;
+}
+
+/* Asked only when nothing was claimed: of a herd that is being claimed, the least due time lies
+ * behind all index entries that the claims have left. */
+static enum status read_next_due(struct ledger *l, struct claim *out, struct arena *a,
                                  struct err *err)
 {
     PGresult *r;
 
-    TRY(pg_query(
-        l->pg, &r, a,
-        "SELECT (SELECT paused FROM pipeline), (SELECT epoch_us(min(next_due)) - epoch_us(now()) "
-        "FROM accounts WHERE enabled)",
-        NULL, err));
-    out->paused = PQgetvalue(r, 0, 0)[0] == 't';
-    out->next_due_in_us = PQgetisnull(r, 0, 1) ? INT64_MAX : pg_int(r, 0, 1);
+    TRY(pg_query(l->pg, &r, a,
+                 "SELECT epoch_us(min(next_due)) - epoch_us(now()) FROM accounts WHERE enabled",
+                 NULL, err));
+    out->next_due_in_us = PQgetisnull(r, 0, 0) ? INT64_MAX : pg_int(r, 0, 0);
     return ST_OK;
 }
 
@@ -320,9 +329,11 @@ enum status ledger_claim(struct ledger *l, struct claim *out, struct arena *a, s
 
     *out = (struct claim){.next_due_in_us = INT64_MAX};
     TRY(pg_begin(l->pg, err));
-    st = read_pipeline(l, out, a, err);
-    if (st == ST_OK && !out->paused && max > 0 && out->next_due_in_us <= 0)
+    st = read_paused(l, out, a, err);
+    if (st == ST_OK && !out->paused && max > 0)
         st = claim_accounts(l, out, a, max, err);
+    if (st == ST_OK && out->n_claimed == 0)
+        st = read_next_due(l, out, a, err);
     if (st == ST_OK)
         st = pg_commit(l->pg, err);
     if (st != ST_OK) {
@@ -407,11 +418,13 @@ static const char feeds_update_sql[] =
 static const char owed_update_sql[] =
     "WITH w AS (SELECT * FROM unnest($1::bigint[], $2::timestamptz[], $3::text[], $4::bigint[], "
     "$5::text[], $6::text[], $7::timestamptz[], $8::bigint[], $9::bigint[], $10::bigint[], "
-    "$11::bigint[], $12::bigint[], $13::bigint[]) AS w (owed_id, done_to, state, failures, error, "
-    "detail, next_try, requests, pages, inserted, updated, removed, unchanged)), done AS (UPDATE "
+    "$11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[]) AS w (owed_id, done_to, state, "
+    "failures, error, detail, next_try, requests, pages, inserted, updated, removed, unchanged, "
+    "account_id)), done AS (UPDATE "
     "owed_windows o SET done_to = least(o.to_at, greatest(o.done_to, w.done_to)), state = "
     "w.state, failures = w.failures, error = w.error, detail = w.detail, next_try_at = "
-    "coalesce(w.next_try, o.next_try_at) FROM w WHERE o.owed_id = w.owed_id "
+    "coalesce(w.next_try, o.next_try_at) FROM w WHERE o.account_id = w.account_id AND o.owed_id = "
+    "w.owed_id "
     "RETURNING o.run_id, w.*) UPDATE fetch_runs r SET started_at = coalesce(r.started_at, now()), "
     "jobs = r.jobs + 1, requests = r.requests + s.requests, pages = r.pages + s.pages, "
     "rows_inserted = r.rows_inserted + s.inserted, rows_updated = r.rows_updated + s.updated, "
@@ -428,11 +441,13 @@ static const char owed_accounts_sql[] =
     "FROM (SELECT run_id, account_id, bool_or(state = 'failed') AS failed, max(error) FILTER "
     "(WHERE state = 'failed') AS error, max(detail) FILTER (WHERE state = 'failed') AS detail "
     "FROM owed_windows WHERE run_id IN (SELECT run_id FROM owed_windows "
-    "WHERE owed_id = ANY ($1::bigint[])) GROUP BY 1, 2 HAVING bool_and(state <> 'pending')) o "
+    "WHERE (account_id, owed_id) IN (SELECT * FROM unnest($1::bigint[], $2::bigint[]))) GROUP BY "
+    "1, 2 HAVING bool_and(state <> 'pending')) o "
     "WHERE ra.run_id = o.run_id AND ra.account_id = o.account_id AND ra.state = 'pending' "
     "RETURNING ra.run_id, o.failed), joined AS (UPDATE account_feeds f "
     "SET complete_from = least(f.complete_from, o.from_at) FROM owed_windows o "
-    "WHERE o.owed_id = ANY ($1::bigint[]) AND o.kind = 'backfill' AND o.state = 'done' AND "
+    "WHERE (o.account_id, o.owed_id) IN (SELECT * FROM unnest($1::bigint[], $2::bigint[])) AND "
+    "o.kind = 'backfill' AND o.state = 'done' AND "
     "f.account_id = o.account_id AND f.feed = o.feed AND f.complete_from = o.to_at) "
     "UPDATE fetch_runs r SET accounts_ok = r.accounts_ok + s.ok, accounts_failed = "
     "r.accounts_failed + s.failed FROM (SELECT run_id, count(*) FILTER (WHERE NOT failed) AS ok, "
@@ -620,8 +635,9 @@ static enum status settle_live(struct ledger *l, struct arena *a, struct tracked
     return backfill_waits(l, a, jobs, n, err);
 }
 
-#define OWED_TRIES 5 /* in a row without progress, for what may pass by itself */
-#define KEY_WAIT_S 3600
+#define OWED_COLUMNS 14
+#define OWED_TRIES   5 /* in a row without progress, for what may pass by itself */
+#define KEY_WAIT_S   3600
 
 static void owed_row(const struct tracked_job *job, const struct job_window *w,
                      struct pg_array *col)
@@ -653,29 +669,26 @@ static void owed_row(const struct tracked_job *job, const struct job_window *w,
     pg_array_int(&col[10], (int64_t)w->updated);
     pg_array_int(&col[11], (int64_t)w->removed);
     pg_array_int(&col[12], (int64_t)w->unchanged);
+    pg_array_int(&col[13], job->account_id);
 }
 
 static enum status settle_owed(struct ledger *l, struct arena *a, struct tracked_job *const *jobs,
                                size_t n, struct err *err)
 {
-    struct pg_array col[13], ids;
+    struct pg_array col[OWED_COLUMNS];
     struct pg_params p = {0}, touched = {0};
 
-    open_all(col, 13, a);
-    pg_array_open(&ids, a);
-    for (size_t i = 0; i < n; i++) {
-        for (size_t k = 0; k < jobs[i]->n_windows; k++) {
-            if (!jobs[i]->windows[k].owed_id)
-                continue;
-            owed_row(jobs[i], &jobs[i]->windows[k], col);
-            pg_array_int(&ids, jobs[i]->windows[k].owed_id);
-        }
-    }
+    open_all(col, OWED_COLUMNS, a);
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; k < jobs[i]->n_windows; k++)
+            if (jobs[i]->windows[k].owed_id)
+                owed_row(jobs[i], &jobs[i]->windows[k], col);
     if (!col[0].any)
         return ST_OK;
-    close_all(&p, col, 13);
+    close_all(&p, col, OWED_COLUMNS);
     TRY(pg_query(l->settle_pg, NULL, NULL, owed_update_sql, &p, err));
-    pg_param_text(&touched, pg_array_close(&ids));
+    pg_param_text(&touched, pg_array_close(&col[13])); /* accounts */
+    pg_param_text(&touched, pg_array_close(&col[0]));
     return pg_query(l->settle_pg, NULL, NULL, owed_accounts_sql, &touched, err);
 }
 

@@ -33,7 +33,8 @@ struct claim {
     size_t n_jobs;
     size_t n_claimed; /* accounts taken, also those with nothing to do; as many as asked: more may
                          be due */
-    int64_t next_due_in_us; /* from now until the next account is due; INT64_MAX: none */
+    int64_t next_due_in_us; /* none claimed: from now until the next is due; else, or when there is
+                               none: INT64_MAX */
     bool paused;
 };
 

@@ -481,6 +481,31 @@ enum status scheduler_take(struct scheduler *s, struct err *err)
 
 /* ---- claims ---- */
 
+/* Whether this fetcher has the job now; else it gets none for the moment. */
+static bool hand_over(struct scheduler *s, struct tracked_job *job, struct fetcher *f,
+                      struct text message)
+{
+    const struct text frames[] = {text_of(f->instance), message};
+    struct err err;
+    enum status st;
+
+    CRASH_POINT("scheduler.job.sending");
+    st = link_send(s->jobs_link, 0, frames, 2, &err);
+    if (st == ST_OK) {
+        CRASH_POINT("scheduler.job.sent");
+        memcpy(job->fetcher, f->instance, sizeof(job->fetcher));
+        f->held++;
+        pulse_count(s->pulse, M_JOBS_SENT);
+    } else if (st == ST_RETRY) { /* slow, and not gone: what it holds is still its own */
+        LOG(WARN, "fetcher.full", KV("fetcher", f->instance), KV("held", (int64_t)f->held));
+        f->full = true;
+    } else {
+        LOG(WARN, "fetcher.unreachable", KV("fetcher", f->instance), KV("error", err.text));
+        fetchers_drop(&s->fetchers, f->instance); /* its next sign of life brings it back */
+    }
+    return st == ST_OK;
+}
+
 /* The job goes to the fetcher with the least to do. Nobody takes it: its lease is given back. */
 static void send_job(struct scheduler *s, struct tracked_job *job, struct arena *a)
 {
@@ -501,7 +526,6 @@ static void send_job(struct scheduler *s, struct tracked_job *job, struct arena 
                           .known = known};
     struct buf b = {.arena = a};
     struct fetcher *f;
-    struct err err;
 
     for (size_t i = 0; i < job->n_windows; i++) {
         const struct known_feed *pages = job->windows[i].known;
@@ -513,19 +537,9 @@ static void send_job(struct scheduler *s, struct tracked_job *job, struct arena 
     if (message.lease_ms < 0)
         message.lease_ms = 0;
     job_encode(&b, &message);
-    while ((f = fetchers_pick(&s->fetchers))) {
-        const struct text frames[] = {text_of(f->instance), {b.at, b.len}};
-        CRASH_POINT("scheduler.job.sending");
-        if (link_send(s->jobs_link, 0, frames, 2, &err) == ST_OK) {
-            CRASH_POINT("scheduler.job.sent");
-            memcpy(job->fetcher, f->instance, sizeof(job->fetcher));
-            f->held++;
-            pulse_count(s->pulse, M_JOBS_SENT);
+    while ((f = fetchers_pick(&s->fetchers)))
+        if (hand_over(s, job, f, (struct text){b.at, b.len}))
             return;
-        }
-        LOG(WARN, "fetcher.unreachable", KV("fetcher", f->instance), KV("error", err.text));
-        fetchers_drop(&s->fetchers, f->instance); /* its next sign of life brings it back */
-    }
     job->lost = true;
 }
 

@@ -96,6 +96,18 @@ static void a_sign_of_life_keeps_what_is_held(void **state)
     assert_null(fetchers_find(&all, "b"));
 }
 
+static void full_until_its_next_sign_of_life(void **state)
+{
+    (void)state;
+    seen("a", 8, 1)->held = 3;
+    (void)seen("b", 2, 1);
+    fetchers_find(&all, "a")->full = true;
+    assert_int_equal(fetchers_credit(&all), 2);
+    assert_string_equal(fetchers_pick(&all)->instance, "b");
+    assert_int_equal(seen("a", 8, 2)->held, 3);
+    assert_int_equal(fetchers_credit(&all), 7);
+}
+
 static const struct {
     const char *name;
     struct text id;
@@ -161,6 +173,7 @@ int main(void)
         cmocka_unit_test(picked),
         cmocka_unit_test_setup(shared_by_capacity, reset),
         cmocka_unit_test_setup(a_sign_of_life_keeps_what_is_held, reset),
+        cmocka_unit_test_setup(full_until_its_next_sign_of_life, reset),
         cmocka_unit_test_setup(names, reset),
         cmocka_unit_test_setup(no_more_than_the_list_holds, reset),
         cmocka_unit_test_setup(the_silent_go, reset),

@@ -17,10 +17,10 @@ NO_DIGEST = bytes(16)
 
 
 class Stub:
-    """Asks for `capacity` jobs and settles each after `answer_s`, in a thread of its own."""
+    """Asks for `capacity` jobs and settles each after `answer_s`, in a thread of its own. It first reads nothing for `asleep_s`."""
 
-    def __init__(self, run_dir, capacity, answer_s):
-        self.run_dir, self.capacity, self.answer_s = run_dir, capacity, answer_s
+    def __init__(self, run_dir, capacity, answer_s, asleep_s=0):
+        self.run_dir, self.capacity, self.answer_s, self.asleep_s = run_dir, capacity, answer_s, asleep_s
         self.came = []  # (when, account), monotonic, as the jobs came
         self.firsts = {}  # account: when its first job came
         self.most = 0  # that it has held at once
@@ -49,7 +49,7 @@ class Stub:
             acks.setsockopt(zmq.ROUTER_MANDATORY, 1)
             for socket, link in ((jobs, "jobs"), (acks, "acks")):
                 socket.setsockopt(zmq.LINGER, 0)
-                socket.set_hwm(0)
+                socket.set_hwm(1 if self.asleep_s else 0)
                 for path in glob.glob(os.path.join(self.run_dir, link, "*.sock")):
                     socket.connect("ipc://" + path)
             self._serve(jobs, acks)
@@ -62,6 +62,9 @@ class Stub:
 
     def _serve(self, jobs, acks):
         waiting, beat, count = [], 0, 0
+        if self.asleep_s:
+            jobs.send(msgpack.packb([2, 2, "stub", self.capacity, []]))
+            time.sleep(self.asleep_s)
         while not self._stop.is_set():
             now = time.monotonic()
             if now >= beat:

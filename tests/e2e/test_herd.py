@@ -70,3 +70,22 @@ def _():
         check(len(minutes) == CYCLE_S // 60 and max(minutes.values()) < 1.5 * ACCOUNTS * 60 / CYCLE_S,
               f"accounts due by minute of the cycle: {sorted(minutes.values())}")
         s.stop_all()
+
+
+@test("a fetcher whose link is full is slow and not gone: what it holds stays its own")
+def _():
+    accounts, capacity = 3000, 2800  # its link holds 1,000 and what the sockets take
+    with stack() as s:
+        s.sql("SELECT 1")  # it has a connection
+        with s.connection.cursor() as cursor:
+            fill_ledger(cursor, accounts, FEEDS)
+        scheduler = s.start("scheduler", UF_SCHEDULE="*/15 * * * *", UF_LEASE="60s")
+        s.wait_ready(scheduler)
+        with Stub(os.path.join(s.folder, "run"), capacity, 0.1, asleep_s=4) as stub:
+            wait_for("all are read", lambda: stub.error or len(stub.firsts) == accounts, 60)
+            check(not stub.error, f"the stub: {stub.error}")
+            wait_for("all is settled", lambda: s.value("SELECT count(*) = 0 FROM accounts WHERE lease_until IS NOT NULL"), 20)
+        text = scheduler.text()
+        check('"fetcher.full"' in text, "its link never was full: the test proves nothing")
+        check('"job.orphaned"' not in text and '"fetcher.unreachable"' not in text, "it was taken for gone")
+        s.stop_all()
