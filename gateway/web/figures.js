@@ -143,14 +143,19 @@ export class Figures {
     this.root.setAttribute("aria-busy", "true");
   }
 
-  async load(state, signal) {
+  // What is to be shown from now on; what is shown until it has come is marked as on its way.
+  ask(state) {
     const kind = { ...this.kind, key: this.measure, sort: this.kind.path === "usage" ? "-" + this.measure : this.kind.sort };
     const q = query(kind, state);
     const key = JSON.stringify([q, this.measure]);
-    const same = key === this.asked;
+    if (key !== this.asked) this.busy("Loading");
     this.asked = key;
     this.state0 = state;
-    if (!same) this.busy("Loading");
+    return { kind, q, key };
+  }
+
+  async load(state, signal) {
+    const { kind, q, key } = this.ask(state);
     try {
       const ranking = await get(kind.path, { ...q.parameters, group_by: q.by, sort: kind.sort, limit: RANKED }, signal);
       const units = [...new Set(ranking.rows.filter((r) => r[kind.key] !== null).map((r) => r[kind.unit]))];

@@ -142,6 +142,20 @@ test("the page asks for sums, never for rows", async () => {
   await close(page);
 });
 
+test("what is on the screen is asked for first", async () => {
+  const late = [];
+  const page = await open("/?tz=UTC&range=7d", { height: 700, prepare: (p) => p.route(/api\/v1\/cost.*basis=billed.*sort=/, async (route) => {
+    await new Promise((done) => setTimeout(done, 1500));
+    late.push(p.asked.filter((u) => u.searchParams.get("sort") === "-input_tokens").length);
+    await route.continue();
+  }) });
+  assert.equal(await page.locator("#usage").getAttribute("aria-busy"), "true");
+  await settled(page);
+  assert.deepEqual(late, [0], "the last chart was not asked for before the first one had come");
+  assert.ok((await cells(page, "#usage .rank table")).length > 0);
+  await close(page);
+});
+
 // ---- every filter ----
 
 test("every range asks for its days, and the address keeps it", async () => {
