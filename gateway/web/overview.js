@@ -60,12 +60,13 @@ export class Overview {
     this.aborter = new AbortController();
     const { signal } = this.aborter;
     this.filters.show(state);
-    // What is on the screen comes first; what is below it would only take the database's time from that.
+    // What is on the screen comes first; what is below it would only take the database's time from that. A chart
+    // asks twice, one after the other, so it begins before the cards.
     const seen = this.figures.filter((f) => f.root.getBoundingClientRect().top < innerHeight);
     const below = this.figures.filter((f) => !seen.includes(f));
     for (const f of below) f.ask(state);
     await Promise.all([
-      this.glance(state, signal), this.health(state, signal), ...seen.map((f) => f.load(state, signal))]);
+      ...seen.map((f) => f.load(state, signal)), this.health(state, signal), this.glance(state, signal)]);
     await Promise.all(below.map((f) => f.load(state, signal)));
   }
 
