@@ -89,6 +89,7 @@ struct peer {
     char address[ADDRESS_MAX];
     void *socket; /* its own with socket_each, else the link's */
     bool seen;    /* by the running refresh */
+    bool missed;  /* by the one before */
 
     /* Over TCP. A connection that works is left alone, whatever the file of keys says meanwhile. */
     bool tcp;
@@ -245,8 +246,9 @@ static void *socket_new(const struct link *link, struct text routing_id)
     if (routing_id.at)
         (void)zmq_setsockopt(socket, ZMQ_ROUTING_ID, routing_id.at, routing_id.len);
     /* A message is queued only for a peer that is there. It also makes a reconnecting ROUTER ask
-     * its peer's name again: a scheduler that came back has a new one. */
-    if (!link->spec->binds)
+     * its peer's name again: a scheduler that came back has a new one. A listener does not send,
+     * and would with this lose what came last before its peer closed (libzmq 4.3.4). */
+    if (!link->spec->binds && link->spec->socket_type != ZMQ_SUB)
         set_int(socket, ZMQ_IMMEDIATE, 1);
     if (link->spec->socket_type == ZMQ_SUB)
         (void)zmq_setsockopt(socket, ZMQ_SUBSCRIBE, "", 0);
@@ -773,9 +775,15 @@ static void look_for_peers(struct link *link, int64_t mono_us)
             lookup_start(e);
         looking |= e->lookup != NULL && e->n_found == 0;
     }
-    for (size_t i = link->n_peers; i-- > 0;)
-        if (!link->peers[i].seen)
+    for (size_t i = link->n_peers; i-- > 0;) {
+        struct peer *p = &link->peers[i];
+        /* Letting go drops what has not been read; the pulse that tells of leaving may still be on
+         * its way when the socket's file is gone. */
+        bool waits = link->spec->socket_type == ZMQ_SUB && !p->missed;
+        p->missed = !p->seen;
+        if (!p->seen && !waits)
             peer_drop(link, i);
+    }
     link->next_refresh_us =
         mono_us + (link->n_peers == 0 || looking ? REFRESH_LONELY_US : REFRESH_US);
 }

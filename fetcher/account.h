@@ -75,7 +75,8 @@ int64_t account_wake_us(const struct account *a); /* monotonic, for WANT_TIME */
  * ST_REJECT: there is none after all, and the windows concerned have ended: ask account_next. */
 enum status account_ask(struct account *a, struct request *out, struct arena *turn,
                         struct err *err) CHECKED;
-/* May take `answer->body`, and then leaves NULL or another one. `turn`: memory for the time of this call. */
+/* May take `answer->body`, and then leaves NULL or another one. `turn`: memory for the time of this
+ * call. */
 void account_answer(struct account *a, struct answer *answer, struct arena *turn, int64_t mono_us);
 
 /* Whether anything was asked for this job already. */

@@ -621,11 +621,40 @@ static void who_filled_a_link_may_die(void **state)
     close_link(&in);
 }
 
+/* Whoever closes says so last; the listener finds the socket gone before it has read that. */
+static void the_last_word_is_heard(void **state)
+{
+    struct link *out = open_link(LINK_PULSE_OUT, "p", endpoint, TEXT_NULL);
+    struct link *in = open_link(LINK_PULSE_IN, "l", endpoint, TEXT_NULL);
+    int64_t until = clock_mono_us() + PATIENCE_US;
+    struct msg m;
+    struct err err;
+
+    (void)state;
+    do { /* until the subscription is there */
+        assert_int_equal(send_one(out, "here"), ST_OK);
+        while (link_recv(out, 0, &m, &err) == ST_OK)
+            msg_clear(&m);
+        assert_true(clock_mono_us() < until);
+    } while (recv_within(in, 0, &m, 50 * US_PER_MS) != ST_OK);
+    msg_clear(&m);
+    (void)drain(in, 100 * US_PER_MS);
+    assert_int_equal(send_one(out, "leaving"), ST_OK);
+    close_link(&out);
+    refresh(in);
+    assert_int_equal(recv_within(in, 0, &m, PATIENCE_US), ST_OK);
+    assert_true(text_is(msg_frame(&m, 0), "leaving"));
+    msg_clear(&m);
+    refresh(in); /* now it is let go */
+    close_link(&in);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        TEST(the_last_word_is_heard),
         TEST(two_binders_share),
         TEST(in_any_order),
         TEST(the_dead_are_swept),
