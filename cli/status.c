@@ -15,7 +15,8 @@
 #include "common/clock.h"
 
 #define STATUS_WAIT_US (2 * US_PER_S)
-#define PULSES_WAIT_US (1300 * US_PER_MS) /* each process is heard once a second */
+#define PULSES_WAIT_US (1800 * US_PER_MS) /* each is heard once a second, on a busy machine later  \
+                                           */
 #define FETCHERS_SHOWN 20
 #define LABEL_COLUMNS  11
 

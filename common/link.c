@@ -247,8 +247,9 @@ static void *socket_new(const struct link *link, struct text routing_id)
         (void)zmq_setsockopt(socket, ZMQ_ROUTING_ID, routing_id.at, routing_id.len);
     /* A message is queued only for a peer that is there. It also makes a reconnecting ROUTER ask
      * its peer's name again: a scheduler that came back has a new one. A listener does not send,
-     * and would with this lose what came last before its peer closed (libzmq 4.3.4). */
-    if (!link->spec->binds && link->spec->socket_type != ZMQ_SUB)
+     * and would with this lose what came last before its peer closed (libzmq 4.3.4). Over TCP it
+     * stays: without it, what is heard after a second try with another key does not arrive. */
+    if (!link->spec->binds && (link->spec->socket_type != ZMQ_SUB || first_tcp(link)))
         set_int(socket, ZMQ_IMMEDIATE, 1);
     if (link->spec->socket_type == ZMQ_SUB)
         (void)zmq_setsockopt(socket, ZMQ_SUBSCRIBE, "", 0);
