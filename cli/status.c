@@ -15,8 +15,7 @@
 #include "common/clock.h"
 
 #define STATUS_WAIT_US (2 * US_PER_S)
-#define PULSES_WAIT_US (1800 * US_PER_MS) /* each is heard once a second, on a busy machine later  \
-                                           */
+#define PULSES_WAIT_US (1800 * US_PER_MS) /* each is heard once a second, some late */
 #define FETCHERS_SHOWN 20
 #define LABEL_COLUMNS  11
 
