@@ -32,7 +32,7 @@ struct account {
     size_t at;                /* the window that is being read; n_windows: all have ended */
     struct question question; /* the window's, or the part of it that is asked for now */
     char *cursor_copy;        /* what question.cursor points to */
-    struct joined joined;     /* of a flat feed: the question's answers so far */
+    struct body joined;       /* of a flat feed: the question's answers so far */
     struct same_page *same;   /* the window's pages that came as they are known */
     struct progress progress;
     uint32_t tries; /* failed ones, of this page */
@@ -44,8 +44,8 @@ struct account {
 
     struct page pages[ACCOUNT_BUNDLE_PAGES]; /* of their bodies only the size is known here */
     size_t n_pages;
-    char *bodies; /* one after another: as one frame they travel for a quarter of what many take */
-    size_t bodies_len, bodies_cap;
+    struct body bodies; /* one after another: as one frame they travel for a quarter of what many
+                           take */
 };
 
 /* Why a page did not come. */
@@ -139,7 +139,7 @@ static void window_ends(struct account *a, enum ending ending, struct text detai
     a->ends[a->at].complete_us = a->progress.claimed_us;
     a->at++;
     a->progress.claimed_us = 0;
-    joined_clear(&a->joined);
+    body_free(&a->joined);
 }
 
 static void windows_end(struct account *a, enum ending ending, struct text detail)
@@ -200,27 +200,17 @@ static bool page_is_same(struct account *a, const struct page_digest *digest)
 /* The first body is taken as it came, the others join it. */
 static void bodies_add(struct account *a, struct answer *answer)
 {
-    size_t len = a->bodies_len + answer->body_len;
-
-    assert(answer->body); /* it was understood as a page */
-    if (!a->bodies) {
-        a->bodies = answer->body;
-        a->bodies_cap = answer->body_cap;
-        answer->body = NULL;
-    } else {
-        if (len > a->bodies_cap) {
-            a->bodies_cap = len > 2 * a->bodies_cap ? len : 2 * a->bodies_cap;
-            a->bodies = xrealloc(a->bodies, a->bodies_cap, 1);
-        }
-        memcpy(a->bodies + a->bodies_len, answer->body, answer->body_len);
-    }
-    a->bodies_len = len;
+    assert(answer->body.at); /* it was understood as a page */
+    if (a->bodies.at)
+        body_append(&a->bodies, answer->body.at, answer->body.len);
+    else
+        a->bodies = body_take(&answer->body);
 }
 
 static void page_keep(struct account *a, struct answer *answer, bool last)
 {
     struct page *page = &a->pages[a->n_pages];
-    const struct text body = {answer->body, answer->body_len};
+    const struct text body = body_text(&answer->body);
     const struct page_digest digest = known_digest(a->job, &a->question, body);
 
     if (page_is_same(a, &digest))
@@ -255,12 +245,11 @@ static enum status join(struct account *a, struct answer *answer, struct peek *p
     *ending = END_PROTOCOL;
     TRY(progress_token(&a->progress, peek, err));
     *ending = END_TOO_LARGE;
-    TRY(joined_add(&a->joined, (struct text){answer->body, answer->body_len}, err));
+    TRY(joined_add(&a->joined, body_text(&answer->body), err));
     if (peek->has_more)
         return ST_OK;
-    free(answer->body);
-    answer->body = joined_take(&a->joined, &answer->body_len);
-    answer->body_cap = answer->body_len;
+    body_free(&answer->body);
+    answer->body = joined_take(&a->joined);
     if (closed_us > asked->to_us)
         closed_us = asked->to_us;
     *peek = (struct peek){.any = true,
@@ -290,7 +279,7 @@ static void go_on_after(struct account *a, const struct peek *peek, bool last)
 static void take_page(struct account *a, struct answer *answer, struct arena *turn, int64_t mono_us)
 {
     struct trouble t = {.ending = END_PROTOCOL, .again = true, .advice = {.wait_ms = -1}};
-    struct text body = {answer->body ? answer->body : "", answer->body_len};
+    struct text body = body_text(&answer->body);
     const struct window *window = window_now(a);
     bool flat = feed_is_flat(a->question.feed), last;
     struct peek peek = {0};
@@ -372,7 +361,7 @@ static void token_expired(struct account *a, const struct refusal *r)
 static void take_refusal(struct account *a, const struct answer *answer, struct arena *turn,
                          int64_t mono_us)
 {
-    struct text body = {answer->body ? answer->body : "", answer->body_len};
+    struct text body = body_text(&answer->body);
     uint32_t status = answer->http_status;
     struct trouble t = {.advice = answer->advice};
     struct refusal r = {0};
@@ -403,7 +392,7 @@ void account_answer(struct account *a, struct answer *answer, struct arena *turn
     assert(a->asking);
     a->asking = false;
     end->requests++;
-    end->bytes += answer->body_len;
+    end->bytes += answer->body.len;
     end->http_status = answer->http_status;
     if (answer->http_status == 200) {
         take_page(a, answer, turn, mono_us);
@@ -421,7 +410,7 @@ void account_answer(struct account *a, struct answer *answer, struct arena *turn
 
 static bool is_full(const struct account *a)
 {
-    return a->n_pages == ACCOUNT_BUNDLE_PAGES || a->bodies_len >= ACCOUNT_BUNDLE_BYTES;
+    return a->n_pages == ACCOUNT_BUNDLE_PAGES || a->bodies.len >= ACCOUNT_BUNDLE_BYTES;
 }
 
 enum account_want account_next(struct account *a, int64_t mono_us)
@@ -493,7 +482,7 @@ void account_abort(struct account *a)
 
 void account_pages(struct account *a, struct pages *out)
 {
-    const char *at = a->bodies;
+    const char *at = a->bodies.at;
 
     for (size_t i = 0; i < a->n_pages; at += a->pages[i++].body.len)
         a->pages[i].body.at = at;
@@ -502,15 +491,14 @@ void account_pages(struct account *a, struct pages *out)
                    a->job->provider},
         .pages = a->pages,
         .n_pages = a->n_pages,
-        .bodies = {a->bodies, a->bodies_len},
+        .bodies = {a->bodies.at, a->bodies.len},
     };
 }
 
 void account_pages_sent(struct account *a)
 {
     a->n_pages = 0;
-    a->bodies = NULL;
-    a->bodies_len = a->bodies_cap = 0;
+    a->bodies = (struct body){0};
 }
 
 void account_done(const struct account *a, struct done *out)
@@ -593,9 +581,9 @@ void account_close(struct account **account)
 
     if (!a)
         return;
-    free(a->bodies);
+    body_free(&a->bodies);
     cursor_set(a, TEXT_NULL);
-    joined_clear(&a->joined);
+    body_free(&a->joined);
     progress_close(&a->progress);
     secret_wipe(&a->key);
     arena_free(&a->life);

@@ -19,6 +19,7 @@
 #include "common/secret.h"
 #include "common/status.h"
 #include "common/wire.h"
+#include "fetcher/body.h"
 
 #define ACCOUNT_TRIES_MAX    4  /* of one page */
 #define ACCOUNT_BUNDLE_PAGES 32 /* a bundle goes off at whichever of the two comes first */
@@ -43,8 +44,7 @@ struct answer {
     int64_t utc_us;  /* this host's clock when it came */
     int64_t took_us; /* from sending the request */
     struct retry_advice advice;
-    char *body; /* malloc'ed; may be NULL */
-    size_t body_len, body_cap;
+    struct body body;
 };
 
 enum account_want {
@@ -75,8 +75,8 @@ int64_t account_wake_us(const struct account *a); /* monotonic, for WANT_TIME */
  * ST_REJECT: there is none after all, and the windows concerned have ended: ask account_next. */
 enum status account_ask(struct account *a, struct request *out, struct arena *turn,
                         struct err *err) CHECKED;
-/* May take `answer->body`, and then leaves NULL or another one. `turn`: memory for the time of this
- * call. */
+/* May take `answer->body`, and then leaves an empty or another one. `turn`: memory for the time of
+ * this call. */
 void account_answer(struct account *a, struct answer *answer, struct arena *turn, int64_t mono_us);
 
 /* Whether anything was asked for this job already. */

@@ -180,7 +180,7 @@ static void count_answer(struct fetcher *f, const struct slot *s, const struct a
 
     pulse_add(f->pulse, M_REQUESTS, provider, outcome, 1);
     pulse_observe(f->pulse, M_REQUEST_DURATION, provider, outcome, answer->took_us);
-    pulse_add(f->pulse, M_BYTES_FETCHED, provider, 0, (int64_t)answer->body_len);
+    pulse_add(f->pulse, M_BYTES_FETCHED, provider, 0, (int64_t)answer->body.len);
 }
 
 static void on_answer(void *arg, struct answer *answer)

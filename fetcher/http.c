@@ -20,9 +20,8 @@
 #define CONNECT_TIMEOUT_S   10L
 #define LOW_SPEED_BYTES     1L /* a second, averaged: less is a host that went silent */
 #define HEADERS_MAX         ((size_t)128 << 10) /* all header lines of one answer */
-#define BODY_FIRST          ((size_t)16 << 10)
-#define BODY_KEPT           ((size_t)64 << 10) /* memory for the next answer, at most */
-#define STREAMS_PER_CONN    100                /* what HTTP/2 servers usually allow */
+#define BODY_KEPT           ((size_t)64 << 10)  /* memory for the next answer, at most */
+#define STREAMS_PER_CONN    100                 /* what HTTP/2 servers usually allow */
 #define ORIGIN_MAX          300
 #define ORIGIN_LEN_MAX      512
 
@@ -57,8 +56,8 @@ struct transfer {
     struct curl_slist *headers;
     http_answered *answered;
     void *arg;
-    char *body;
-    size_t body_len, body_cap, headers_len;
+    struct body body;
+    size_t headers_len;
     bool too_large, headers_too_large;
     char error[CURL_ERROR_SIZE];
 };
@@ -77,8 +76,7 @@ struct http {
     bool plain_proxy; /* the environment names one for plain HTTP */
     char date[48];    /* the last Date header */
     int64_t date_s;
-    char *spare; /* what the last answer was in, still in the processor's cache; NULL: none */
-    size_t spare_cap;
+    struct body spare; /* what the last answer was in, still in the processor's cache; empty */
 };
 
 static void multi_harvest(struct multi *m);
@@ -184,38 +182,24 @@ static size_t on_body(char *bytes, size_t size, size_t n, void *arg)
     struct transfer *t = arg;
     size_t len = size * n, max = t->http->limits.max_body;
 
-    if (len > max - t->body_len) {
+    if (len > max - t->body.len) {
         t->too_large = true;
         return 0; /* ends the transfer: CURLE_WRITE_ERROR */
     }
-    if (!t->body) {
-        t->body = t->http->spare;
-        t->body_cap = t->http->spare_cap;
-        t->http->spare = NULL;
-        t->http->spare_cap = 0;
-    }
-    if (t->body_len + len > t->body_cap) {
-        size_t cap = t->body_cap ? t->body_cap : BODY_FIRST;
-        while (cap < t->body_len + len)
-            cap *= 2;
-        t->body = xrealloc(t->body, cap, 1);
-        t->body_cap = cap;
-    }
-    memcpy(t->body + t->body_len, bytes, len);
-    t->body_len += len;
+    if (!t->body.at)
+        t->body = body_take(&t->http->spare);
+    body_append(&t->body, bytes, len);
     return len;
 }
 
-static void body_give_back(struct http *h, char *body, size_t cap)
+static void body_give_back(struct http *h, struct body *body)
 {
-    if (!body)
-        return;
-    if (h->spare || cap > BODY_KEPT) {
-        free(body);
+    if (h->spare.at || body->cap > BODY_KEPT) {
+        body_free(body);
         return;
     }
-    h->spare = body;
-    h->spare_cap = cap;
+    h->spare = body_take(body);
+    h->spare.len = 0;
 }
 
 /* libcurl fixes the type. NOLINTNEXTLINE(readability-non-const-parameter) */
@@ -302,9 +286,7 @@ static void transfer_end(struct transfer *t)
 {
     headers_wipe(t);
     (void)curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, NULL);
-    body_give_back(t->http, t->body, t->body_cap);
-    t->body = NULL;
-    t->body_len = t->body_cap = 0;
+    body_give_back(t->http, &t->body);
     t->answered = NULL;
     t->multi = NULL;
     t->host = NULL;
@@ -467,17 +449,13 @@ static void transfer_answer(struct transfer *t, CURLcode code)
         answer.advice = retry_advice_read(header_of(t->easy, "Retry-After"),
                                           header_of(t->easy, "retry-after-ms"),
                                           header_of(t->easy, "x-should-retry"), answer.utc_us);
-    if (code != CURLE_OK) {
+    if (code != CURLE_OK)
         say_failure(t, code, error, &answer);
-    } else {
-        answer.body = t->body;
-        answer.body_len = t->body_len;
-        answer.body_cap = t->body_cap;
-        t->body = NULL;
-    }
+    else
+        answer.body = body_take(&t->body);
     transfer_end(t);
     answered(arg, &answer);
-    body_give_back(h, answer.body, answer.body_cap);
+    body_give_back(h, &answer.body);
 }
 
 /* ---- hosts: who may start ---- */
@@ -711,7 +689,7 @@ void http_close(struct http **http)
             transfer_leave(t);
         headers_wipe(t);
         curl_easy_cleanup(t->easy);
-        free(t->body);
+        body_free(&t->body);
         free(t);
     }
     for (size_t i = 0; i < h->n_multis; i++) {
@@ -728,7 +706,7 @@ void http_close(struct http **http)
         next = host->next;
         free(host);
     }
-    free(h->spare);
+    body_free(&h->spare);
     free(h->multis);
     free(h->all);
     free(h);

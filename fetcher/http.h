@@ -29,8 +29,8 @@ struct http_limits {
     const char *ca_file; /* trusted beside the system's; NULL: none */
 };
 
-/* `answer->body` is the receiver's to take, who then leaves NULL or another one there. The transfer
- * is over when this is called. */
+/* `answer->body` is the receiver's to take, who then leaves an empty or another one there. The
+ * transfer is over when this is called. */
 typedef void http_answered(void *arg, struct answer *answer);
 
 /* ST_RETRY: libcurl or the loop refused. ST_FATAL: the file of certificates can not be read. */

@@ -5,23 +5,17 @@
 #ifndef UF_FETCHER_JOINED_H
 #define UF_FETCHER_JOINED_H
 
-#include <stddef.h>
-
 #include "common/status.h"
 #include "common/text.h"
+#include "fetcher/body.h"
 
 #define JOINED_MAX ((size_t)32 << 20) /* bytes of one page: a normalizer holds it several times */
 
-struct joined {
-    char *body; /* "[answer,answer"; NULL: none yet */
-    size_t len, cap;
-};
-
-/* ST_REJECT: the page would pass JOINED_MAX. Nothing is kept then. */
-enum status joined_add(struct joined *j, struct text answer, struct err *err) CHECKED;
-/* Gives the page away, a JSON array of the answers, malloc'ed; `j` is empty after. At least one was
+/* `joined`: "[answer,answer", empty before the first. ST_REJECT: the page would pass JOINED_MAX.
+ * Nothing is kept then. */
+enum status joined_add(struct body *joined, struct text answer, struct err *err) CHECKED;
+/* Gives the page away, a JSON array of the answers; `joined` is empty after. At least one was
  * added. */
-char *joined_take(struct joined *j, size_t *len);
-void joined_clear(struct joined *j);
+struct body joined_take(struct body *joined);
 
 #endif

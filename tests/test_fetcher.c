@@ -630,12 +630,11 @@ static void answer_next(struct telling *t)
     if (take_word(&line, "never", NULL))
         answer.advice.verdict = RETRY_NO;
     answer.utc_us = (T0_S + (t->c->host_h ? t->c->host_h : 1000) * HOUR_S) * US_PER_S;
-    answer.body_len = strlen(line);
-    answer.body_cap = answer.body_len;
-    answer.body = memcpy(malloc(answer.body_cap + 1), line, answer.body_len);
+    answer.body.len = answer.body.cap = strlen(line);
+    answer.body.at = memcpy(malloc(answer.body.cap + 1), line, answer.body.len);
     t->mono_us += after_s * US_PER_S;
     account_answer(t->account, &answer, turn, t->mono_us);
-    free(answer.body);
+    body_free(&answer.body);
     arena_free(&turn);
 }
 

@@ -195,11 +195,10 @@ static void answer(struct telling *t, const char *text, int64_t mono_us)
     char *body;
 
     answer.http_status = (uint32_t)strtoul(text, &body, 10);
-    answer.body_len = strlen(++body);
-    answer.body_cap = answer.body_len;
-    answer.body = memcpy(malloc(answer.body_cap + 1), body, answer.body_len);
+    answer.body.len = answer.body.cap = strlen(++body);
+    answer.body.at = memcpy(malloc(answer.body.cap + 1), body, answer.body.len);
     account_answer(t->account, &answer, turn, mono_us);
-    free(answer.body);
+    body_free(&answer.body);
     arena_free(&turn);
 }
 
