@@ -6,6 +6,7 @@
 #include "common/clock.h"
 #include "common/decimal.h"
 #include "common/link.h"
+#include "common/reply.h"
 
 #define ANSWER_WAIT_US                                                                             \
     (INT64_C(30) * 1000000) /* a scheduler may be waiting for Postgres itself                      \
@@ -82,7 +83,7 @@ static enum status exchange(struct control *c, struct msg *out, struct text requ
 enum status control_ask(struct control *c, const struct json **answer, struct arena *a,
                         struct text request, int64_t wait_us, struct err *err)
 {
-    struct json_doc doc;
+    const struct json *reply = NULL;
     struct msg msg = {.n = 0};
     struct text body;
     enum status st = exchange(c, &msg, request, wait_us, err);
@@ -91,23 +92,13 @@ enum status control_ask(struct control *c, const struct json **answer, struct ar
         body = msg_frame(&msg, msg.n - 1);
         body.at = arena_copy(a, body.at, body.len);
         msg_clear(&msg);
-        st = json_parse(&doc, a, body, err);
-        if (st != ST_OK)
-            (void)err_set(err, st = ST_RETRY, "the scheduler's answer can not be read");
+        st = reply_read(&reply, a, body, err);
     }
-    if (st != ST_OK) {
-        /* a late answer must not be taken for that of the next request */
+    if (!reply) /* a late answer must not be taken for that of the next request */
         link_close(&c->link);
-        return st;
-    }
-    if (!json_is(json_member(doc.root, "ok"), JSON_TRUE)) {
-        struct text why = json_string(json_member(doc.root, "error"));
-        bool temporary = json_is(json_member(doc.root, "temporary"), JSON_TRUE);
-        return err_set(err, temporary ? ST_RETRY : ST_REJECT, "%.*s", (int)why.len,
-                       why.at ? why.at : "");
-    }
-    *answer = doc.root;
-    return ST_OK;
+    if (st == ST_OK)
+        *answer = reply;
+    return st;
 }
 
 int64_t answer_int(const struct json *answer, const char *path)

@@ -6,6 +6,7 @@
 
 #include "common/clock.h"
 #include "common/link.h"
+#include "common/reply.h"
 
 #define MESSAGES_A_TURN 100
 
@@ -152,19 +153,11 @@ static struct question *answered(struct questions *c, struct text number)
 
 static void hear(struct questions *c, struct question *q, struct text body)
 {
-    struct json_doc doc = {0};
+    const struct json *reply;
     struct err err = {0};
-    enum status st = json_parse(&doc, c->memory, body, &err);
-    struct text why;
+    enum status st = reply_read(&reply, c->memory, body, &err);
 
-    if (st != ST_OK) {
-        st = err_set(&err, ST_RETRY, "the scheduler's answer can not be read");
-    } else if (!json_is(json_member(doc.root, "ok"), JSON_TRUE)) {
-        why = json_string(json_member(doc.root, "error"));
-        st = json_is(json_member(doc.root, "temporary"), JSON_TRUE) ? ST_RETRY : ST_REJECT;
-        (void)err_set(&err, st, "%.*s", (int)why.len, why.at ? why.at : "");
-    }
-    q->heard(q->arg, st, st == ST_OK ? doc.root : NULL, &err);
+    q->heard(q->arg, st, st == ST_OK ? reply : NULL, &err);
 }
 
 static void receive_answers(struct questions *c)

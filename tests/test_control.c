@@ -1,6 +1,8 @@
-/* The control socket's answers to requests that no database is needed to refuse. */
+/* The control socket's answers to requests that no database is needed to refuse, and what whoever
+ * asked makes of an answer. */
 #include "scheduler/control.h"
 
+#include "common/reply.h"
 #include "tests/check.h"
 
 static const struct {
@@ -130,11 +132,45 @@ static void postgres_away_is_said(void **state)
     assert_true(good);
 }
 
+static const struct {
+    const char *name, *body, *want_words;
+    enum status want;
+    bool want_read;
+} replies[] = {
+    {"done", "{\"ok\":true,\"jobs\":1}", "", ST_OK, true},
+    {"refused", "{\"ok\":false,\"error\":\"no such run\"}", "no such run", ST_REJECT, true},
+    {"for now", "{\"ok\":false,\"error\":\"busy\",\"temporary\":true}", "busy", ST_RETRY, true},
+    {"without a word", "{}", "", ST_REJECT, true},
+    {"no object", "[]", "", ST_REJECT, true},
+    {"torn", "{\"ok\":tr", "can not be read", ST_RETRY, false},
+    {"nothing", "", "can not be read", ST_RETRY, false},
+};
+
+static void replies_are_read(void **state)
+{
+    bool good = true;
+
+    (void)state;
+    for (size_t i = 0; i < ROWS(replies); i++) {
+        struct arena *a = arena_new();
+        const struct json *reply;
+        struct err err = {0};
+
+        good &= same_int(replies[i].name, reply_read(&reply, a, text_of(replies[i].body), &err),
+                         replies[i].want);
+        good &= has_words(replies[i].name, err.text, replies[i].want_words);
+        good &= same_int(replies[i].name, reply != NULL, replies[i].want_read);
+        arena_free(&a);
+    }
+    assert_true(good);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(refused),
         cmocka_unit_test(postgres_away_is_said),
+        cmocka_unit_test(replies_are_read),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
