@@ -64,26 +64,9 @@ ALTER TABLE usage_months RENAME day TO month;
 CREATE INDEX usage_months_month ON usage_months (month, account_id);
 COMMENT ON TABLE usage_months IS 'Sums of usage_days by month. A month of an account that has a day in usage_unsummed_days is not to be read here.';
 
-CREATE TABLE usage_account_days (
-    account_id          bigint NOT NULL,
-    day                 date NOT NULL,
-    provider            text NOT NULL,
-    feed                text NOT NULL,
-    model               text,
-    quantity_unit       text,
-    currency            text,
-    input_tokens        bigint,
-    cached_input_tokens bigint,
-    cache_write_tokens  bigint,
-    input_audio_tokens  bigint,
-    output_audio_tokens bigint,
-    output_tokens       bigint,
-    num_requests        bigint,
-    quantity            numeric,
-    cost_amount         numeric,
-    rows                bigint NOT NULL,
-    last_start          timestamptz
-);
+CREATE TABLE usage_account_days (LIKE usage_days);
+ALTER TABLE usage_account_days
+    DROP project_id, DROP user_id, DROP api_key_id, DROP service_tier, DROP batch, DROP line_item;
 CREATE INDEX usage_account_days_account ON usage_account_days (account_id, day);
 CREATE INDEX usage_account_days_usage ON usage_account_days (day) WHERE cost_amount IS NULL;
 CREATE INDEX usage_account_days_cost ON usage_account_days (day) WHERE cost_amount IS NOT NULL;
