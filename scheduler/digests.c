@@ -6,9 +6,9 @@
  * pages, and for each page digest and rows (4 bytes, big-endian). */
 #define VERSION   1
 #define PAGE_SIZE (sizeof(struct page_digest) + 4)
-#define FEED_SIZE_MIN                                                                              \
-    (1 + 1 + 1 + PAGE_SIZE) /* a letter, and no feed without a page is written                     \
-                             */
+/* Of a name of one letter and a single page, for no feed without a page is written: so the stored
+ * length says how many feeds there can be, and no more room than that is taken. */
+#define FEED_SIZE_MIN (1 + 1 + 1 + PAGE_SIZE)
 
 /* ---- reading ---- */
 

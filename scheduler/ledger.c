@@ -619,6 +619,8 @@ static enum status settle_live(struct ledger *l, struct arena *a, struct tracked
                 live_row(l, jobs[i], w, w->state.stored ? known : fresh);
         }
     }
+    if (known[0].n + fresh[0].n == 0)
+        return ST_OK;
     if (fresh[0].n > 0) {
         pg_param_columns(&missing, fresh, FEED_COLUMNS);
         TRY(pg_query(l->settle_pg, NULL, NULL, feeds_insert_sql, &missing, err));
@@ -630,8 +632,6 @@ static enum status settle_live(struct ledger *l, struct arena *a, struct tracked
         TRY(pg_query(l->settle_pg, NULL, NULL, feeds_update_sql, &p, err));
         TRY(pg_query(l->settle_pg, NULL, NULL, "SET LOCAL enable_hashjoin = off", NULL, err));
     }
-    if (known[0].n + fresh[0].n == 0)
-        return ST_OK;
     return backfill_waits(l, a, jobs, n, err);
 }
 
