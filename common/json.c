@@ -19,9 +19,8 @@ struct parser {
     struct arena *arena;
     const char *begin, *at, *end; /* all that was received, and the byte that is next */
     uint32_t depth;               /* arrays and objects that are open */
-    uint32_t levels;              /* what is deeper is checked and not kept */
+    uint32_t levels;              /* what is deeper is passed over */
     struct json *spare, *spare_end;
-    struct json beyond;                            /* stands for all that is not kept */
     const struct json *sister[JSON_DEPTH_MAX + 1]; /* of each depth: the object read last, a hint */
     bool repaired;
     const char *why; /* it is no JSON; NULL: too deep */
@@ -180,7 +179,7 @@ static bool pass_odd(struct parser *p, bool *verbatim)
 }
 
 /* p->at is the quote it begins with. */
-static bool read_text(struct parser *p, struct text *out, bool keep)
+static bool read_text(struct parser *p, struct text *out)
 {
     const char *from = ++p->at;
     bool verbatim = true;
@@ -195,7 +194,7 @@ static bool read_text(struct parser *p, struct text *out, bool keep)
             return false;
     }
     *out = (struct text){from, (size_t)(p->at++ - from)};
-    if (!verbatim && keep)
+    if (!verbatim)
         *out = resolved(p->arena, *out);
     return true;
 }
@@ -323,8 +322,6 @@ static bool is_beyond(const struct parser *p)
 
 static struct json *node_new(struct parser *p)
 {
-    if (is_beyond(p))
-        return &p->beyond;
     if (p->spare == p->spare_end) {
         p->spare = ARENA_ROOM(p->arena, NODES_A_BLOCK, struct json);
         p->spare_end = p->spare + NODES_A_BLOCK;
@@ -359,6 +356,22 @@ static bool another(struct parser *p, char closing, bool *more)
     return true;
 }
 
+/* What is in the array or object that was entered is beyond what is kept: only counted. */
+static bool pass_over(struct parser *p, struct json *node, char closing)
+{
+    struct json_span pass = {.depth = 1};
+    bool empty = next_byte(p) == closing;
+
+    p->at = json_pass(&pass, p->at, p->end);
+    if (pass.depth > 0)
+        return refuse(p, pass.in_text ? "cut off in a text" : "cut off");
+    if (p->at[-1] != closing)
+        return refuse(p, "a bracket that closes another kind");
+    node->n = empty ? 0 : (uint32_t)pass.commas + 1;
+    p->depth--;
+    return true;
+}
+
 /* NOLINTNEXTLINE(misc-no-recursion): JSON_DEPTH_MAX bounds it */
 static bool read_array(struct parser *p, struct json *array)
 {
@@ -367,6 +380,8 @@ static bool read_array(struct parser *p, struct json *array)
 
     if (!enter(p))
         return false;
+    if (is_beyond(p))
+        return pass_over(p, array, ']');
     if (next_byte(p) == ']') {
         p->at++;
         more = false;
@@ -376,10 +391,8 @@ static bool read_array(struct parser *p, struct json *array)
         if (!read_value(p, child) || !another(p, ']', &more))
             return false;
         array->n++;
-        if (child != &p->beyond) {
-            *tail = child;
-            tail = &child->next;
-        }
+        *tail = child;
+        tail = &child->next;
     }
     p->depth--;
     return true;
@@ -393,7 +406,7 @@ static bool read_member(struct parser *p, struct json *member)
 
     if (c != '"')
         return refuse(p, c < 0 ? "cut off" : "no member's name in double quotes");
-    if (!read_text(p, &key, !is_beyond(p)))
+    if (!read_text(p, &key))
         return false;
     c = next_byte(p);
     if (c != ':')
@@ -413,6 +426,8 @@ static bool read_object(struct parser *p, struct json *object)
 
     if (!enter(p))
         return false;
+    if (is_beyond(p))
+        return pass_over(p, object, '}');
     likely = p->sister[p->depth];
     if (next_byte(p) == '}') {
         p->at++;
@@ -423,8 +438,6 @@ static bool read_object(struct parser *p, struct json *object)
         if (!read_member(p, child) || !another(p, '}', &more))
             return false;
         object->n++;
-        if (child == &p->beyond)
-            continue;
         *tail = child;
         tail = &child->next;
         listed = listed && likely && text_eq(likely->key, child->key);
@@ -433,11 +446,9 @@ static bool read_object(struct parser *p, struct json *object)
             likely = likely->next;
         }
     }
-    if (!is_beyond(p)) {
-        drop_doubles(p, object, listed);
-        if (object->first)
-            p->sister[p->depth] = object->first;
-    }
+    drop_doubles(p, object, listed);
+    if (object->first)
+        p->sister[p->depth] = object->first;
     p->depth--;
     return true;
 }
@@ -456,7 +467,7 @@ static bool read_value(struct parser *p, struct json *node)
         return read_array(p, node);
     case '"':
         node->type = JSON_STRING;
-        return read_text(p, &node->text, node != &p->beyond);
+        return read_text(p, &node->text);
     case 't':
         node->type = JSON_TRUE;
         return pass_word(p, TEXT_LIT("true"));

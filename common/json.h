@@ -52,10 +52,10 @@ struct json_doc {
 enum status json_parse(struct json_doc *out, struct arena *a, struct text body,
                        struct err *err) CHECKED;
 
-/* The same, for whoever needs the frame alone: all is checked, but only the upper `levels` are kept
- * (the root is the first, and always is). A lowest array or object has its `n` (doubles counted)
- * and no children.
- */
+/* The same, for whoever needs the frame alone: only the upper `levels` are read (the root is the
+ * first, and always is). A lowest array or object has its `n` (doubles counted) and no children: of
+ * what is in it nothing is checked but that it is all there, quotes and brackets in pairs. That
+ * takes a sixth of the time. */
 enum status json_parse_outline(struct json_doc *out, struct arena *a, struct text body,
                                uint32_t levels, struct err *err) CHECKED;
 
