@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
+#include "common/arena.h"
+#include "common/pg.h"
 #include "tests/check.h"
 
 static char private_pg_folder[] = "/tmp/uf-test-pg-XXXXXX";
@@ -46,6 +48,21 @@ static inline int private_pg_stop(void **state)
     (void)snprintf(command, sizeof(command), "%s deploy/pg-private stop %s; rm -rf %s",
                    private_pg_url[0] ? "" : ": ", private_pg_folder, private_pg_folder);
     return system(command);
+}
+
+/* What a test begins with: a connection that is not connected yet (without a server NULL), and
+ * memory. */
+static inline void private_pg_open(struct pg **pg, struct arena **arena)
+{
+    *arena = arena_new();
+    if (private_pg_url[0])
+        pg_open(pg, private_pg_url, "public", "test");
+}
+
+static inline void private_pg_close(struct pg **pg, struct arena **arena)
+{
+    arena_free(arena);
+    pg_close(pg);
 }
 
 #define NEEDS_POSTGRES()                                                                           \

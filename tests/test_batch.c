@@ -69,10 +69,9 @@ static int migrated(void **state)
 static int setup(void **state)
 {
     (void)state;
-    arena = arena_new();
-    if (!private_pg_url[0])
+    private_pg_open(&pg, &arena);
+    if (!pg)
         return 0;
-    pg_open(&pg, private_pg_url, "public", "test");
     tell("TRUNCATE usage_metrics, usage_revisions, dead_letters, accounts CASCADE; "
          "INSERT INTO accounts (account_id, name, provider, base_url, key_ciphertext, key_hint, "
          "lease_epoch) SELECT n, 'a' || n, 'openai', 'https://x', '', '', 1 "
@@ -83,8 +82,7 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     (void)state;
-    pg_close(&pg);
-    arena_free(&arena);
+    private_pg_close(&pg, &arena);
     return 0;
 }
 

@@ -155,17 +155,14 @@ static struct arena *arena;
 static int setup(void **state)
 {
     (void)state;
-    arena = arena_new();
-    if (private_pg_url[0])
-        pg_open(&pg, private_pg_url, "public", "test");
+    private_pg_open(&pg, &arena);
     return 0;
 }
 
 static int teardown(void **state)
 {
     (void)state;
-    arena_free(&arena);
-    pg_close(&pg);
+    private_pg_close(&pg, &arena);
     return 0;
 }
 

@@ -10,16 +10,14 @@ static struct arena *arena;
 static int setup(void **state)
 {
     (void)state;
-    arena = arena_new();
-    pg_open(&pg, private_pg_url, "public", "test");
+    private_pg_open(&pg, &arena);
     return 0;
 }
 
 static int teardown(void **state)
 {
     (void)state;
-    pg_close(&pg);
-    arena_free(&arena);
+    private_pg_close(&pg, &arena);
     return 0;
 }
 
