@@ -14,18 +14,13 @@ def running():
     return s
 
 
-def hour_before(now):
-    """The start of the last hour that is over at `now`."""
-    return now - now % 3600 - 3600
-
-
 def account(first_run=False, feeds=("completions", "costs"), last_hour=False):
     """A stack, the number of a new account that has rows in `feeds` (with last_hour: in the last one that is over), and its name."""
     s = shared(running)
     s.sim.clear_faults()
     since, until = s.sim.start_now - 5 * 86400, s.sim.now()
     if last_hour:
-        since, until = hour_before(until), hour_before(until)
+        since = until = s.sim.last_hour()
     number = next(_numbers)
     while not set(feeds) <= {k[1] for k in s.ledger_rows([number], since) if int(k[2]) <= until}:
         number = next(_numbers)

@@ -564,12 +564,9 @@ class Stack:
                  f"SELECT {days}, {sums}, count(*)::numeric FROM (SELECT *, (bucket_start AT TIME ZONE 'UTC')::date AS day FROM "
                  "usage_metrics) d WHERE NOT EXISTS (SELECT FROM usage_unsummed_days u WHERE u.account_id = d.account_id AND "
                  f"u.day = d.day) GROUP BY {days}, cost_amount IS NULL"),
-                ("usage_months", f"SELECT {months}, {plain}, rows::numeric FROM usage_months m, usage_summed WHERE month < "
-                 "months_until AND NOT EXISTS (SELECT FROM usage_unsummed_days u WHERE u.account_id = m.account_id AND "
-                 "date_trunc('month', u.day) = m.month)",
+                ("usage_months", f"SELECT {months}, {plain}, rows::numeric FROM usage_months m, usage_summed WHERE {whole}",
                  f"SELECT {months}, {sums}, sum(rows)::numeric FROM (SELECT *, date_trunc('month', day)::date AS month FROM "
-                 "usage_days, usage_summed WHERE day < months_until) m WHERE NOT EXISTS (SELECT FROM usage_unsummed_days u WHERE "
-                 f"u.account_id = m.account_id AND date_trunc('month', u.day) = m.month) GROUP BY {months}, cost_amount IS NULL"),
+                 f"usage_days) m, usage_summed WHERE {whole} GROUP BY {months}, cost_amount IS NULL"),
                 ("usage_slots", f"SELECT {slots}, {plain}, rows::numeric FROM usage_slots WHERE {closed}",
                  f"SELECT {slots}, {sums}, count(*)::numeric FROM (SELECT *, date_bin('15 minutes', bucket_start, '2000-01-01Z') AS slot, "
                  f"bucket_seconds >= 86400 AS whole_day FROM usage_metrics) m WHERE {closed} GROUP BY {slots}, cost_amount IS NULL"),

@@ -62,6 +62,10 @@ class Sim:
     def now(self):
         return json.loads(self._ask("GET", "clock"))["now"]
 
+    def last_hour(self):
+        """The start of the last hour that is over."""
+        return self.now() // 3600 * 3600 - 3600
+
     def advance(self, seconds):
         self._ask("POST", "clock", {"advance": seconds})
 

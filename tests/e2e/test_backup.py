@@ -34,7 +34,7 @@ def _():
         s.sim.clear_faults()
 
         s.sim.advance(5 * 3600)  # what comes after the dump is lost with the database
-        s.sim.restate(1, "completions", s.sim.now() // 3600 * 3600 - 3600, "add")
+        s.sim.restate(1, "completions", s.sim.last_hour(), "add")
         s.run()
         s.compare(ACCOUNTS)
         rows = s.value("SELECT count(*) FROM usage_metrics")

@@ -71,7 +71,7 @@ def _():
                     s.wait_ready(s.start(stage, **clock(s, offset)[1]))
                 off = time.mktime(time.strptime(first_stamp(s.one(wrong[0])), "%Y-%m-%dT%H:%M:%S")) - time.mktime(time.gmtime())
                 check(abs(off - int(offset[:-1])) < 60, f"{wrong[0]} shows {first_stamp(s.one(wrong[0]))}: the test proves nothing")
-                s.sim.restate(0, "completions", s.sim.now() // 3600 * 3600 - 3600, "add")
+                s.sim.restate(0, "completions", s.sim.last_hour(), "add")
                 s.run()
                 s.compare(range(3))
                 beyond = s.sql("SELECT feed, watermark FROM account_feeds WHERE watermark > to_timestamp(%s)", s.sim.now())

@@ -110,7 +110,7 @@ def audit_due(s, column, interval):
 def _():
     s = shared(restated)
     last, now = newest(s), s.sim.now()
-    wanted = restate(s, now - now % HOUR - HOUR, now - now % DAY - DAY)
+    wanted = restate(s, s.sim.last_hour(), now - now % DAY - DAY)
     run = s.run()
     is_kept(s, wanted, last)
     equal(run["rows_inserted"] + run["rows_updated"] + run["rows_removed"], len(wanted), "rows that the run says it wrote")
@@ -152,7 +152,7 @@ def _():
     s = shared(restated)
     if not newest(s):
         now = s.sim.now()
-        restate(s, now - now % HOUR - HOUR, now - now % DAY - DAY)
+        restate(s, s.sim.last_hour(), now - now % DAY - DAY)
         s.run()
     total = s.value("SELECT count(*) FROM usage_revisions")
     rows = json.loads(s.usagectl("revisions", "--format", "json").out)
@@ -362,7 +362,7 @@ def _():
     s.compare(range(20))
     for _ in range(3):
         s.sim.advance(20 * 60)
-        s.sim.restate(0, "completions", s.sim.now() // HOUR * HOUR - HOUR, percent=120)
+        s.sim.restate(0, "completions", s.sim.last_hour(), percent=120)
         equal(s.run()["accounts_ok"], 20, "accounts that succeeded")
     s.compare(range(20))
     check(s.value("SELECT count(*) FROM usage_revisions") > 0, "no revision was kept through the pooler")

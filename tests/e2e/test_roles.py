@@ -11,7 +11,6 @@ from pooled import PooledStack
 from runner import stack, test
 
 PARTS = ("scheduler", "writer", "gateway", "admin")
-HOUR = 3600
 
 
 def logins(s, roles=None, writer=""):
@@ -53,7 +52,7 @@ def everything(s):
     s.run()
     s.wait_backfill()
     s.compare(range(4))
-    hour = s.sim.now() // HOUR * HOUR - HOUR
+    hour = s.sim.last_hour()
     s.sim.restate(0, "completions", hour, percent=150, row=0)
     s.sim.restate(0, "embeddings", hour, "vanish")
     s.sim.restate(0, "completions", hour, "add")

@@ -32,7 +32,7 @@ def settle_down(s):
 def lookback(s, feed="completions"):
     """Start of the last bucket that had ended, which each cycle reads again."""
     now = s.sim.now()
-    return now - now % DAY - DAY if feed == "costs" else now - now % HOUR - HOUR
+    return now - now % DAY - DAY if feed == "costs" else s.sim.last_hour()
 
 
 def known(s, account="sim-000000"):

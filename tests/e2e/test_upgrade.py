@@ -57,7 +57,7 @@ def _():
                     s.usagectl("run")
                     equal(old.stop(), 0, f"exit status of {old.name}")
                     s.wait_ready(s.start(stage, folder=folder))
-                    s.sim.restate(3, "completions", s.sim.now() // 3600 * 3600 - 3600, "add")
+                    s.sim.restate(3, "completions", s.sim.last_hour(), "add")
                 if stage == first:  # from here on schedulers and fetchers differ
                     wait_for("a refusal", lambda: any(refusals(p) for p in s.of("scheduler")), 15)
             s.sim.clear_faults()
