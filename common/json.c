@@ -359,16 +359,19 @@ static bool another(struct parser *p, char closing, bool *more)
 /* What is in the array or object that was entered is beyond what is kept: only counted. */
 static bool pass_over(struct parser *p, struct json *node, char closing)
 {
-    struct json_span pass = {.depth = 1};
-    bool empty = next_byte(p) == closing;
+    struct json_span span = {.depth = 1};
 
-    p->at = json_pass(&pass, p->at, p->end);
-    if (pass.depth > 0)
-        return refuse(p, pass.in_text ? "cut off in a text" : "cut off");
+    p->depth--;
+    if (next_byte(p) == closing) {
+        p->at++;
+        return true;
+    }
+    p->at = json_pass(&span, p->at, p->end);
+    if (span.depth > 0)
+        return refuse(p, span.in_text ? "cut off in a text" : "cut off");
     if (p->at[-1] != closing)
         return refuse(p, "a bracket that closes another kind");
-    node->n = empty ? 0 : (uint32_t)pass.commas + 1;
-    p->depth--;
+    node->n = (uint32_t)span.commas + 1;
     return true;
 }
 

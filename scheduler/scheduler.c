@@ -12,11 +12,13 @@
 #include "scheduler/jobs.h"
 #include "scheduler/ledger.h"
 
-#define CLAIM_MAX      512            /* accounts of one claim: one transaction, one message each */
-#define CLAIM_IDLE_US  (2 * US_PER_S) /* other hands may have made an account due */
-#define CLAIM_RETRY_US (1 * US_PER_S) /* Postgres is away */
-#define SETTLE_MAX     512            /* jobs of one settlement */
-#define ENDED_MAX      ((size_t)2 * SETTLE_MAX) /* one on its way, and one that gathers meanwhile */
+#define CLAIM_MAX       512 /* accounts of one claim: one transaction, one message each */
+#define CLAIM_FEW       64  /* that little room waits for more ... */
+#define CLAIM_GATHER_US (50 * US_PER_MS)         /* ... for so long after the claim before */
+#define CLAIM_IDLE_US   (2 * US_PER_S)           /* other hands may have made an account due */
+#define CLAIM_RETRY_US  (1 * US_PER_S)           /* Postgres is away */
+#define SETTLE_MAX      512                      /* jobs of one settlement */
+#define ENDED_MAX       ((size_t)2 * SETTLE_MAX) /* one on its way, and one that gathers meanwhile */
 #define SETTLE_WAIT_US                                                                             \
     (100 * US_PER_MS) /* that many share one transaction: it costs about as much as for one */
 #define WATCH_US   (1 * US_PER_S) /* silent fetchers and ended leases are looked for this often */
@@ -42,6 +44,7 @@ struct scheduler {
     struct jobs *late; /* settled when their leases had run out; acks may still come, for a lease */
     int64_t late_at_us;   /* some came: to be told then; 0: none */
     int64_t settle_at_us; /* 0: nothing waits */
+    int64_t claimed_us;   /* the last claim */
     int64_t claim_at_us, watch_at_us, backlog_at_us, started_us;
     bool paused;
 };
@@ -122,14 +125,27 @@ static size_t claim_room(const struct scheduler *s)
     return room < CLAIM_MAX ? room : CLAIM_MAX;
 }
 
+/* A claim of few accounts costs Postgres nearly as much as one of many, so while the fetchers have
+ * enough to do, a little room waits for more. INT64_MAX: somebody else has to move first. */
+static int64_t claim_due_us(const struct scheduler *s)
+{
+    size_t room = claim_room(s);
+    bool few = room < CLAIM_FEW && room < jobs_count(s->jobs);
+    int64_t gathered_us = s->claimed_us + CLAIM_GATHER_US;
+
+    if (room == 0)
+        return INT64_MAX;
+    return few && gathered_us > s->claim_at_us ? gathered_us : s->claim_at_us;
+}
+
 int64_t scheduler_deadline_us(const struct scheduler *s)
 {
     int64_t due = s->watch_at_us;
 
     if (s->settle_at_us && s->settle_at_us < due && s->n_settling == 0)
         due = s->settle_at_us;
-    if (s->claim_at_us < due && claim_room(s) > 0)
-        due = s->claim_at_us;
+    if (claim_due_us(s) < due)
+        due = claim_due_us(s);
     return due;
 }
 
@@ -583,9 +599,10 @@ enum status scheduler_claim(struct scheduler *s, struct err *err)
     int64_t now = clock_mono_us();
 
     TRY(count_backlog(s, err));
-    if (stage_stopping() || now < s->claim_at_us || want == 0)
+    if (stage_stopping() || now < claim_due_us(s))
         return ST_OK;
     a = arena_new();
+    s->claimed_us = now;
     st = ledger_claim(&s->ledger, &claim, a, want, err);
     if (st == ST_OK) {
         s->paused = claim.paused;
