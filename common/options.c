@@ -133,7 +133,7 @@ static const struct option options[] = {
     {"UF_BATCH_BYTES", KIND_SIZE, STAGE_WRITER, "8MiB", "1KiB", "64MiB", AT(batch_bytes), WRITING,
      "or once it has this many bytes"},
     {"UF_BATCH_MS", KIND_NUMBER, STAGE_WRITER, "250", "0", "60000", AT(batch_ms), WRITING,
-     "or this many milliseconds after its first row"},
+     "or this many milliseconds after its first row, or sooner when no more come"},
     {"UF_SUM_AFTER", KIND_DURATION, STAGE_WRITER, "2m", "0s", "1d", AT(sum_after_s), WRITING,
      "a day that has changed is summed up for the gateway's figures this long after"},
 

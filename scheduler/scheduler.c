@@ -19,11 +19,12 @@
 #define CLAIM_RETRY_US  (1 * US_PER_S)           /* Postgres is away */
 #define SETTLE_MAX      512                      /* jobs of one settlement */
 #define ENDED_MAX       ((size_t)2 * SETTLE_MAX) /* one on its way, and one that gathers meanwhile */
-#define SETTLE_WAIT_US                                                                             \
-    (100 * US_PER_MS) /* that many share one transaction: it costs about as much as for one */
-#define WATCH_US   (1 * US_PER_S) /* silent fetchers and ended leases are looked for this often */
-#define BACKLOG_US (5 * US_PER_S) /* how many accounts wait is counted this often */
-#define TAKE_MAX   1000 /* messages of one link in one turn: the others have their turn, too */
+/* Many share one transaction, which costs about as much as for one; but not when no more come. */
+#define SETTLE_WAIT_US  (100 * US_PER_MS)
+#define SETTLE_QUIET_US (25 * US_PER_MS)
+#define WATCH_US        (1 * US_PER_S) /* silent fetchers and ended leases are looked for this often */
+#define BACKLOG_US      (5 * US_PER_S) /* how many accounts wait is counted this often */
+#define TAKE_MAX        1000 /* messages of one link in one turn: the others have their turn, too */
 
 struct scheduler {
     const struct config *cfg;
@@ -44,6 +45,7 @@ struct scheduler {
     struct jobs *late; /* settled when their leases had run out; acks may still come, for a lease */
     int64_t late_at_us;   /* some came: to be told then; 0: none */
     int64_t settle_at_us; /* 0: nothing waits */
+    int64_t settle_by_us; /* that, however many more end meanwhile */
     int64_t claimed_us;   /* the last claim */
     int64_t claim_at_us, watch_at_us, backlog_at_us, started_us;
     bool paused;
@@ -153,12 +155,17 @@ int64_t scheduler_deadline_us(const struct scheduler *s)
 
 static void end_if_settled(struct scheduler *s, struct tracked_job *job)
 {
+    int64_t now = clock_mono_us();
+
     if (!job_settled(job) || s->n_ended == ENDED_MAX)
         return; /* a full list is settled in this turn; the watch finds the rest */
     jobs_remove(s->jobs, job);
     s->ended[s->n_ended++] = job;
     if (!s->settle_at_us)
-        s->settle_at_us = clock_mono_us() + SETTLE_WAIT_US;
+        s->settle_by_us = now + SETTLE_WAIT_US;
+    if (!s->settle_at_us || s->settle_at_us < s->settle_by_us) /* not while Postgres is away */
+        s->settle_at_us =
+            now + SETTLE_QUIET_US < s->settle_by_us ? now + SETTLE_QUIET_US : s->settle_by_us;
 }
 
 static void watch_job(struct tracked_job *job, void *arg)
@@ -275,7 +282,7 @@ static enum status settle_end(struct scheduler *s, enum status st, struct err *e
     if (st == ST_RETRY) {
         LOG(WARN, "settle.retry", KV("error", err->text), KV("jobs", (int64_t)n));
         s->settle_most = n > 1 ? n / 2 : 1;
-        s->settle_at_us = clock_mono_us() + CLAIM_RETRY_US;
+        s->settle_at_us = s->settle_by_us = clock_mono_us() + CLAIM_RETRY_US;
         return st;
     }
     TRY(st);

@@ -13,6 +13,8 @@
 #include "common/wire.h"
 #include "writer/batch.h"
 
+/* A batch whose pages were the last for so long is committed: its accounts wait for it. */
+#define QUIET_US       (50 * US_PER_MS)
 #define RETRY_FIRST_US (200 * US_PER_MS)
 #define RETRY_MAX_US   (5 * US_PER_S)
 /* Acks for a scheduler that is not connected (yet) are kept for a moment: both may just have
@@ -47,6 +49,7 @@ struct writer {
     size_t n_pages, cap_pages;
     size_t rows, bytes;
     int64_t opened_us;   /* first message taken; 0 = empty */
+    int64_t came_us;     /* the last message */
     int64_t retry_at_us; /* Postgres was away: not before then; 0 = no trouble */
     int64_t retry_wait_us;
 
@@ -104,12 +107,23 @@ struct stage *writer_stage(const struct writer *w)
     return w->stage;
 }
 
+/* When an open batch is committed, however few its rows. */
+static int64_t batch_due_us(const struct writer *w)
+{
+    int64_t full_us = w->opened_us + w->cfg->batch_ms * US_PER_MS;
+    int64_t quiet_us = w->came_us + QUIET_US;
+
+    if (w->retry_at_us)
+        return w->retry_at_us;
+    return quiet_us < full_us ? quiet_us : full_us;
+}
+
 int64_t writer_deadline_us(const struct writer *w)
 {
     int64_t due = INT64_MAX;
 
     if (w->n_pages > 0)
-        due = w->retry_at_us ? w->retry_at_us : w->opened_us + w->cfg->batch_ms * US_PER_MS;
+        due = batch_due_us(w);
     if (w->n_waiting > 0 && w->ack_retry_at_us < due)
         due = w->ack_retry_at_us;
     if (w->n_pages == 0 && w->sums_at_us < due)
@@ -434,18 +448,18 @@ static void sum_up_if_due(struct writer *w)
 
 enum status writer_commit_if_due(struct writer *w, struct err *err)
 {
+    bool full;
+
     acks_retry(w);
     sum_up_if_due(w);
     pulse_set(w->pulse, M_PAGES_WAITING, (int64_t)w->n_pages);
     pulse_set(w->pulse, M_ACKS_WAITING, (int64_t)w->n_waiting);
     if (w->n_pages == 0)
         return ST_OK;
-    if (w->retry_at_us)
-        return clock_mono_us() >= w->retry_at_us ? commit(w, err) : ST_OK;
-    if (w->rows < (size_t)w->cfg->batch_rows && w->bytes < (size_t)w->cfg->batch_bytes &&
-        clock_mono_us() < w->opened_us + w->cfg->batch_ms * US_PER_MS)
-        return ST_OK;
-    return commit(w, err);
+    full = w->rows >= (size_t)w->cfg->batch_rows || w->bytes >= (size_t)w->cfg->batch_bytes;
+    if ((full && !w->retry_at_us) || clock_mono_us() >= batch_due_us(w))
+        return commit(w, err);
+    return ST_OK;
 }
 
 enum status writer_finish(struct writer *w, struct err *err)
@@ -470,8 +484,9 @@ static void message_end(void *arg)
 
 static void batch_add(struct writer *w, const struct records *records, size_t bytes)
 {
+    w->came_us = clock_mono_us();
     if (w->n_pages == 0)
-        w->opened_us = clock_mono_us();
+        w->opened_us = w->came_us;
     while (w->n_pages + records->n_pages > w->cap_pages) {
         w->cap_pages = w->cap_pages ? 2 * w->cap_pages : 256;
         w->pages = xrealloc(w->pages, w->cap_pages, sizeof(*w->pages));
