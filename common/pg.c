@@ -420,9 +420,8 @@ enum status pg_query(struct pg *pg, PGresult **out, struct arena *a, const char 
     return ST_OK;
 }
 
-enum status pg_exec(struct pg *pg, const char *sql, struct err *err)
+static enum status exec_until(struct pg *pg, const char *sql, int64_t deadline, struct err *err)
 {
-    int64_t deadline = clock_mono_us() + pg->wait_us;
     PGresult *r = NULL;
 
     TRY(pg_connect(pg, err));
@@ -435,9 +434,22 @@ enum status pg_exec(struct pg *pg, const char *sql, struct err *err)
     return ST_OK;
 }
 
+enum status pg_exec(struct pg *pg, const char *sql, struct err *err)
+{
+    return exec_until(pg, sql, clock_mono_us() + pg->wait_us, err);
+}
+
 enum status pg_begin(struct pg *pg, struct err *err)
 {
-    return pg_exec(pg, pg->begin_sql, err);
+    int64_t deadline = clock_mono_us() + pg->wait_us;
+    bool kept = pg_connected(pg);
+    enum status st = exec_until(pg, pg->begin_sql, deadline, err);
+
+    /* A server or a pooler that was restarted meanwhile shows only now. A BEGIN that came to
+     * nothing may be sent twice; what follows it may not. */
+    if (st == ST_RETRY && kept && !pg_connected(pg) && clock_mono_us() < deadline)
+        st = exec_until(pg, pg->begin_sql, deadline, err);
+    return st;
 }
 
 enum status pg_commit(struct pg *pg, struct err *err)

@@ -60,7 +60,8 @@ enum status pg_query(struct pg *pg, PGresult **out, struct arena *a, const char 
 /* Several statements without parameters in one round trip; the same errors. */
 enum status pg_exec(struct pg *pg, const char *sql, struct err *err) CHECKED;
 
-/* BEGIN with this schema as search_path and statement, lock and idle limits, in one round trip. */
+/* BEGIN with this schema as search_path and statement, lock and idle limits, in one round trip. A
+ * connection that is found to be gone is made once more: nothing is lost with it yet. */
 enum status pg_begin(struct pg *pg, struct err *err) CHECKED;
 enum status pg_commit(struct pg *pg, struct err *err) CHECKED;
 void pg_rollback(struct pg *pg); /* disconnects if even that fails */

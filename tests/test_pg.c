@@ -401,6 +401,23 @@ static void a_lost_connection(void **state)
     tell("DROP TABLE lost");
 }
 
+static void a_transaction_begins_on_a_new_connection(void **state)
+{
+    struct err err = {0};
+    int64_t pid;
+
+    (void)state;
+    NEEDS_POSTGRES();
+    pid = ask("SELECT pg_backend_pid()");
+    terminate_ours();
+    assert_int_equal(pg_begin(pg, &err), ST_OK);
+    assert_int_not_equal(ask("SELECT pg_backend_pid()"), pid);
+    assert_int_equal(ask("SELECT count(*) FROM pg_settings WHERE (name, setting) = "
+                         "('statement_timeout', '30000')"),
+                     1);
+    assert_int_equal(pg_commit(pg, &err), ST_OK);
+}
+
 static const struct {
     const char *name, *lines;
     size_t repeat_last; /* lines more, so that COPY goes on long after the error */
@@ -642,6 +659,7 @@ int main(void)
         WITH_PG(errors_end_the_transaction),
         WITH_PG(our_own_limit_ends_a_wait),
         WITH_PG(a_lost_connection),
+        WITH_PG(a_transaction_begins_on_a_new_connection),
         WITH_PG(copies),
         WITH_PG(a_hundred_refused_copies),
         WITH_PG(a_copy_that_is_none),
