@@ -21,9 +21,10 @@
 
 #define WATCHES_MAX 8
 #define HEAP_SPARE  (16 << 20) /* bytes that stay with the process when nothing is in them */
-#define HEAP_BLOCK  (4 << 20)  /* smaller ones come from the heap, not from a mapping of their own \
-                                */
-#define POLL_MAX 300           /* more than the peers of a link */
+#define HEAP_BLOCK                                                                                 \
+    (4 << 20)        /* smaller ones come from the heap, not from a mapping of their own           \
+                      */
+#define POLL_MAX 300 /* more than the peers of a link */
 
 struct watch {
     struct link *link;
