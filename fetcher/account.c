@@ -197,14 +197,20 @@ static bool page_is_same(struct account *a, const struct page_digest *digest)
     return true;
 }
 
-/* The first body is taken as it came, the others join it. */
+/* The first body is taken as it came, the others join it. When there is no room, it is made for as
+ * much as the windows that are left may bring: moving what is there is most of the work. */
 static void bodies_add(struct account *a, struct answer *answer)
 {
+    size_t len = answer->body.len, rest = len * (a->job->n_windows - a->at);
+
     assert(answer->body.at); /* it was understood as a page */
-    if (a->bodies.at)
-        body_append(&a->bodies, answer->body.at, answer->body.len);
-    else
+    if (!a->bodies.at) {
         a->bodies = body_take(&answer->body);
+        return;
+    }
+    if (a->bodies.cap - a->bodies.len < len)
+        body_reserve(&a->bodies, rest < ACCOUNT_BUNDLE_BYTES ? rest : len);
+    body_append(&a->bodies, answer->body.at, len);
 }
 
 static void page_keep(struct account *a, struct answer *answer, bool last)

@@ -7,16 +7,21 @@
 
 #define BODY_FIRST ((size_t)16 << 10)
 
+void body_reserve(struct body *b, size_t more)
+{
+    if (b->cap - b->len >= more)
+        return;
+    b->cap = b->len + more;
+    b->at = xrealloc(b->at, b->cap, 1);
+}
+
 void body_append(struct body *b, const void *from, size_t len)
 {
     size_t cap = b->cap ? b->cap : BODY_FIRST;
 
     while (cap - b->len < len)
         cap *= 2;
-    if (cap != b->cap) {
-        b->at = xrealloc(b->at, cap, 1);
-        b->cap = cap;
-    }
+    body_reserve(b, cap - b->len);
     memcpy(b->at + b->len, from, len);
     b->len += len;
 }

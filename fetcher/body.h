@@ -14,6 +14,8 @@ struct body {
     size_t len, cap;
 };
 
+/* Makes room for `more` bytes behind those that are there. */
+void body_reserve(struct body *b, size_t more);
 void body_append(struct body *b, const void *from, size_t len);
 /* Gives it away; `b` is empty after. */
 struct body body_take(struct body *b);
