@@ -3,7 +3,7 @@
  * Reads all accounts 64 at once, one request in flight for a key, and upserts their rows in batches.
  * Usage: DATABASE_URL=... node usage.mjs BASE_URL KEYS_FILE TABLE fetch|dispatch
  * KEYS_FILE has NAME,KEY a line; the account in line n is number n. Each line of stdin asks for a cycle,
- * {"first":1,"last":300,"from":{"completions":1795564800,...}}, and is answered with a line when it is committed. An error ends it. */
+ * {"first":1,"last":300,"from":{"completions":1795564800,...}} (the feeds that are read), and is answered with a line when it is committed. An error ends it. */
 import crypto from "node:crypto";
 import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
@@ -129,7 +129,7 @@ class Cycle {
     }
 
     async readAccount(account, from) {
-        for (const feed of FEEDS) {
+        for (const feed of FEEDS.filter(({ name }) => name in from)) {
             let page = null;
             do {
                 const answer = await this.ask(account, feed, from[feed.name], page);
