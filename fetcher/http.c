@@ -1,10 +1,13 @@
 #include "fetcher/http.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <curl/curl.h>
@@ -32,11 +35,11 @@ struct multi {
     size_t n_active;
 };
 
-/* A descriptor of libcurl's that the loop watches. */
+/* A descriptor of libcurl's. */
 struct watch {
-    uv_poll_t poll;
-    struct multi *multi;
-    curl_socket_t fd;
+    struct multi *multi; /* waits for it; NULL: none does */
+    uint32_t events;     /* that epoll tells of; 0: it is not registered */
+    bool connection;     /* its end is told (on_close) */
 };
 
 struct host {
@@ -68,6 +71,10 @@ struct http {
     CURLSH *share;
     struct multi *multis;
     size_t n_multis;
+    int epoll;
+    uv_poll_t *ready;      /* of `epoll` */
+    struct watch *watches; /* by descriptor */
+    size_t n_watches;
     struct host *hosts;
     size_t n_hosts;
     struct transfer *pool;
@@ -86,22 +93,6 @@ static void multi_harvest(struct multi *m);
 static void free_handle(uv_handle_t *handle)
 {
     free(handle);
-}
-
-static void on_socket(uv_poll_t *poll, int status, int events)
-{
-    struct watch *w = poll->data;
-    struct multi *m = w->multi;
-    int flags = 0, running;
-
-    if (status < 0)
-        flags = CURL_CSELECT_ERR;
-    if (events & (UV_READABLE | UV_DISCONNECT))
-        flags |= CURL_CSELECT_IN;
-    if (events & UV_WRITABLE)
-        flags |= CURL_CSELECT_OUT;
-    (void)curl_multi_socket_action(m->curl, w->fd, flags, &running);
-    multi_harvest(m);
 }
 
 static void on_timer(uv_timer_t *timer);
@@ -143,36 +134,95 @@ static int set_timer(CURLM *curl, long timeout_ms, void *arg)
     return 0;
 }
 
+/* libcurl's descriptors are in an epoll of their own, which is one descriptor to the loop. A
+ * uv_poll for each would be registered and removed with each request, at seven system calls; here a
+ * connection stays registered while nobody uses it. */
+static struct watch *watch_of(struct http *h, curl_socket_t fd)
+{
+    size_t n = h->n_watches ? h->n_watches : 64;
+
+    while (n <= (size_t)fd)
+        n *= 2;
+    if (n > h->n_watches) {
+        h->watches = xrealloc(h->watches, n, sizeof(*h->watches));
+        memset(h->watches + h->n_watches, 0, (n - h->n_watches) * sizeof(*h->watches));
+        h->n_watches = n;
+    }
+    return &h->watches[fd];
+}
+
+/* Whether epoll tells of just these events from now on. */
+static bool watch_events(struct http *h, curl_socket_t fd, uint32_t events)
+{
+    struct watch *w = watch_of(h, fd);
+    struct epoll_event event = {.events = events, .data.fd = fd};
+    int what = events == 0 ? EPOLL_CTL_DEL : w->events == 0 ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
+
+    if (w->events == events)
+        return true;
+    w->events = events;
+    return epoll_ctl(h->epoll, what, fd, &event) == 0 || events == 0;
+}
+
+static void on_ready(uv_poll_t *poll, int status, int events)
+{
+    struct http *h = poll->data;
+    struct epoll_event ready[128]; /* of more the loop tells again */
+    int n = epoll_wait(h->epoll, ready, sizeof(ready) / sizeof(ready[0]), 0);
+
+    (void)status;
+    (void)events;
+    for (int i = 0; i < n; i++) {
+        curl_socket_t fd = ready[i].data.fd;
+        struct multi *m = watch_of(h, fd)->multi;
+        int flags = ready[i].events & ~(uint32_t)EPOLLOUT ? CURL_CSELECT_IN : 0, running;
+
+        if (ready[i].events & EPOLLOUT)
+            flags |= CURL_CSELECT_OUT;
+        if (!m) { /* an idle connection, that its host has closed; libcurl sees it at its next use
+                   */
+            (void)watch_events(h, fd, 0);
+            continue;
+        }
+        (void)curl_multi_socket_action(m->curl, fd, flags, &running);
+        multi_harvest(m);
+    }
+}
+
 static int set_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *socket_arg)
 {
     struct multi *m = arg;
-    struct watch *w = socket_arg;
-    int events = 0;
+    struct watch *w = watch_of(m->http, fd);
+    uint32_t events = 0;
 
     (void)easy;
-    if (what == CURL_POLL_REMOVE) {
-        if (w) {
-            (void)curl_multi_assign(m->curl, fd, NULL);
-            (void)uv_poll_stop(&w->poll);
-            uv_close((uv_handle_t *)&w->poll, free_handle);
-        }
+    (void)socket_arg;
+    w->multi = what == CURL_POLL_REMOVE ? NULL : m;
+    if (what == CURL_POLL_REMOVE && w->connection)
         return 0;
-    }
-    if (!w) {
-        w = xalloc(1, sizeof(*w));
-        *w = (struct watch){.multi = m, .fd = fd};
-        if (uv_poll_init_socket(m->http->loop, &w->poll, fd) < 0) {
-            free(w);
-            return -1;
-        }
-        w->poll.data = w;
-        (void)curl_multi_assign(m->curl, fd, w);
-    }
     if (what & CURL_POLL_IN)
-        events |= UV_READABLE;
+        events |= EPOLLIN;
     if (what & CURL_POLL_OUT)
-        events |= UV_WRITABLE;
-    return uv_poll_start(&w->poll, events, on_socket) < 0 ? -1 : 0;
+        events |= EPOLLOUT;
+    return watch_events(m->http, fd, events) ? 0 : -1;
+}
+
+static curl_socket_t on_open(void *arg, curlsocktype purpose, struct curl_sockaddr *address)
+{
+    struct http *h = arg;
+    int fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+
+    (void)purpose;
+    if (fd >= 0)
+        *watch_of(h, fd) = (struct watch){.connection = true};
+    return fd; /* CURL_SOCKET_BAD is -1 */
+}
+
+/* The kernel lets go of a descriptor by itself; the next one of this number is another. */
+static int on_close(void *arg, curl_socket_t fd)
+{
+    *watch_of(arg, fd) = (struct watch){0};
+    return close(fd);
 }
 
 /* ---- one transfer ---- */
@@ -230,6 +280,10 @@ static CURLcode set_once(struct transfer *t)
     SET(CURLOPT_WRITEDATA, t);
     SET(CURLOPT_HEADERFUNCTION, on_header);
     SET(CURLOPT_HEADERDATA, t);
+    SET(CURLOPT_OPENSOCKETFUNCTION, on_open);
+    SET(CURLOPT_OPENSOCKETDATA, t->http);
+    SET(CURLOPT_CLOSESOCKETFUNCTION, on_close);
+    SET(CURLOPT_CLOSESOCKETDATA, t->http);
     SET(CURLOPT_NOSIGNAL, 1L);
     SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2TLS);
     SET(CURLOPT_PROTOCOLS_STR, "http,https");
@@ -651,6 +705,24 @@ static enum status multi_open(struct multi *m, struct http *h, struct err *err)
     return ST_OK;
 }
 
+static enum status epoll_open(struct http *h, struct err *err)
+{
+    uv_poll_t *ready;
+
+    h->epoll = epoll_create1(EPOLL_CLOEXEC);
+    if (h->epoll < 0)
+        return err_set(err, ST_RETRY, "no descriptor: %s", strerror(errno));
+    ready = xalloc(1, sizeof(*ready));
+    ready->data = h;
+    if (uv_poll_init(h->loop, ready, h->epoll) < 0) {
+        free(ready);
+        return err_set(err, ST_RETRY, "a descriptor can not be watched");
+    }
+    h->ready = ready;
+    (void)uv_poll_start(h->ready, UV_READABLE, on_ready);
+    return ST_OK;
+}
+
 enum status http_open(struct http **out, uv_loop_t *loop, const struct http_limits *limits,
                       struct err *err)
 {
@@ -660,6 +732,7 @@ enum status http_open(struct http **out, uv_loop_t *loop, const struct http_limi
     h->loop = loop;
     h->limits = *limits;
     h->date_s = -1;
+    h->epoll = -1;
     h->plain_proxy = getenv("http_proxy") || getenv("all_proxy") || getenv("ALL_PROXY");
     if (limits->ca_file && access(limits->ca_file, R_OK) < 0)
         return err_set(err, ST_FATAL, "UF_CA_FILE=%s can not be read", limits->ca_file);
@@ -670,6 +743,7 @@ enum status http_open(struct http **out, uv_loop_t *loop, const struct http_limi
         curl_share_setopt(h->share, CURLSHOPT_SHARE, CURL_LOCK_DATA_DNS) != CURLSHE_OK ||
         curl_share_setopt(h->share, CURLSHOPT_SHARE, CURL_LOCK_DATA_SSL_SESSION) != CURLSHE_OK)
         return err_set(err, ST_RETRY, "libcurl: no share handle");
+    TRY(epoll_open(h, err));
     h->n_multis = (limits->in_flight + TRANSFERS_PER_MULTI - 1) / TRANSFERS_PER_MULTI;
     h->multis = xalloc(h->n_multis, sizeof(*h->multis));
     for (size_t i = 0; i < h->n_multis; i++)
@@ -700,6 +774,10 @@ void http_close(struct http **http)
             uv_close((uv_handle_t *)m->timer, free_handle);
         m->timer = NULL;
     }
+    if (h->ready)
+        uv_close((uv_handle_t *)h->ready, free_handle);
+    if (h->epoll >= 0)
+        (void)close(h->epoll);
     if (h->share)
         (void)curl_share_cleanup(h->share);
     for (struct host *host = h->hosts, *next; host; host = next) {
@@ -708,6 +786,7 @@ void http_close(struct http **http)
     }
     body_free(&h->spare);
     free(h->multis);
+    free(h->watches);
     free(h->all);
     free(h);
     *http = NULL;
