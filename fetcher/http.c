@@ -135,8 +135,8 @@ static int set_timer(CURLM *curl, long timeout_ms, void *arg)
 }
 
 /* libcurl's descriptors are in an epoll of their own, which is one descriptor to the loop. A
- * uv_poll for each would be registered and removed with each request, at seven system calls; here a
- * connection stays registered while nobody uses it. */
+ * uv_poll for each would be tried, registered and removed with each request; here a connection
+ * stays registered while nobody uses it, and a request costs no system calls but its own. */
 static struct watch *watch_of(struct http *h, curl_socket_t fd)
 {
     size_t n = h->n_watches ? h->n_watches : 64;
