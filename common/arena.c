@@ -1,6 +1,7 @@
 #include "common/arena.h"
 
 #include <assert.h>
+#include <malloc.h>
 #include <sanitizer/asan_interface.h> /* its macros are empty unless built with ASan */
 #include <stdalign.h>
 #include <stdarg.h>
@@ -10,6 +11,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#define HEAP_SPARE  (16 << 20) /* bytes that stay with the process when nothing is in them */
+#define HEAP_BLOCK  (4 << 20)  /* smaller ones are not given a mapping of their own */
 #define CHUNK_FIRST ((size_t)64 << 10)
 #define CHUNK_MOST  ((size_t)1 << 20)
 #define KEEP_MOST   ((size_t)8 << 20) /* kept by a reset: a full page with its tree and records */
@@ -32,6 +35,14 @@ struct arena {
     struct chunk *current; /* those after it are empty, kept by a reset */
     struct deferred *deferred;
 };
+
+void heap_keep(void)
+{
+#ifdef __GLIBC__
+    (void)mallopt(M_TRIM_THRESHOLD, HEAP_SPARE);
+    (void)mallopt(M_MMAP_THRESHOLD, HEAP_BLOCK);
+#endif
+}
 
 void memory_out(void)
 {

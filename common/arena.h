@@ -67,6 +67,11 @@ void buf_printf(struct buf *b, const char *fmt, ...) PRINTF_LIKE(2, 3);
  * reason to doubt a key, a message or the configuration. */
 _Noreturn void memory_out(void);
 
+/* For processes in which bundles and batches of a hundred KiB to some MiB come and go all the time:
+ * with glibc's usual limits most of them go back to the kernel, which then gives the next one clean
+ * pages, one fault each. That was half of what a normalizer or a writer used. */
+void heap_keep(void);
+
 /* For what lives as long as the process; ends it with 111 when memory is out. */
 void *xalloc(size_t count, size_t size); /* zeroed */
 void *xrealloc(void *p, size_t count, size_t size);

@@ -1,7 +1,6 @@
 #include "common/stage.h"
 
 #include <errno.h>
-#include <malloc.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -20,11 +19,7 @@
 #include "common/zap.h"
 
 #define WATCHES_MAX 8
-#define HEAP_SPARE  (16 << 20) /* bytes that stay with the process when nothing is in them */
-#define HEAP_BLOCK                                                                                 \
-    (4 << 20)        /* smaller ones come from the heap, not from a mapping of their own           \
-                      */
-#define POLL_MAX 300 /* more than the peers of a link */
+#define POLL_MAX    300 /* more than the peers of a link */
 
 struct watch {
     struct link *link;
@@ -81,17 +76,6 @@ int stage_wake_fd(void)
 bool stage_stopping(void)
 {
     return atomic_load(&stop_asked) > 0;
-}
-
-/* Bundles and batches of a hundred KiB to some MiB come and go all the time. With glibc's usual
- * limits most of them go back to the kernel, which then gives the next one clean pages, one fault
- * each: half of what a normalizer or a writer used. */
-static void heap_keep(void)
-{
-#ifdef __GLIBC__
-    (void)mallopt(M_TRIM_THRESHOLD, HEAP_SPARE);
-    (void)mallopt(M_MMAP_THRESHOLD, HEAP_BLOCK);
-#endif
 }
 
 enum status stage_open(struct stage **out, const char *name, const struct config *cfg,

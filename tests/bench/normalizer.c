@@ -136,6 +136,7 @@ int main(int argc, char **argv)
     struct arena *kept = arena_new();
     struct bench b = {.arena = arena_new(), .origin = {.provider = TEXT_LIT("openai")}};
 
+    heap_keep(); /* as a stage does */
     if (argc != 6) {
         (void)fprintf(stderr, "usage: normalizer FEED FROM_S BUCKET_S PAIRS FILE\n");
         return 2;

@@ -431,6 +431,7 @@ int main(int argc, char **argv)
     struct bench b = {.account = 1, .limit_account = ACCOUNTS_PER_DB};
     struct arena *a = arena_new();
 
+    heap_keep(); /* as a stage does */
     if (argc < 4 || argc > 8) {
         (void)fprintf(stderr,
                       "usage: writer DATABASE_URL ROWS_THERE PAIRS [NAME[:ROWS_THERE]=URL ...]\n");
