@@ -173,11 +173,19 @@ static void list_all(void)
               writer.public);
 }
 
+/* A socket that was closed lets go of its port a moment later, so whoever binds next gets another. */
+static void endpoint_make(void)
+{
+    static int port;
+
+    port = (port ? port : 20000 + (int)(getpid() % 10000)) + 1;
+    (void)snprintf(endpoint, sizeof(endpoint), "tcp://127.0.0.1:%d", port);
+}
+
 static int setup(void **state)
 {
     struct config cfg;
     struct err err = {0};
-    static int port;
 
     (void)state;
     (void)strcpy(folder, "/tmp/uf-zap-XXXXXX");
@@ -185,8 +193,7 @@ static int setup(void **state)
     if (!ctx || !mkdtemp(folder))
         return -1;
     (void)snprintf(file, sizeof(file), "%s/curve.keys", folder);
-    port = (port ? port : 20000 + (int)(getpid() % 10000)) + 1;
-    (void)snprintf(endpoint, sizeof(endpoint), "tcp://127.0.0.1:%d", port);
+    endpoint_make();
     person_make(&scheduler);
     person_make(&scheduler2);
     person_make(&fetcher);
@@ -499,6 +506,7 @@ static void a_file_without_the_other_end(void **state)
         struct link *link = NULL;
         struct err err = {0};
 
+        endpoint_make();
         list_keys("%s %s\n%s", stage_name(other_end_cases[i].stage), scheduler.public,
                   other_end_cases[i].list);
         good &=

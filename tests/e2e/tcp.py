@@ -42,8 +42,9 @@ class TcpStack(Stack):
 
     def secret_file(self, role):
         path = os.path.join(self.folder, f"curve-{role}.secret")
-        with open(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w", encoding="ascii") as f:
+        with open(os.open(path + ".new", os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w", encoding="ascii") as f:
             f.write(self.pairs[role][1] + "\n")
+        os.replace(path + ".new", path)  # another one of the role may be reading it
         return path
 
     def stage_env(self, stage, **more):
