@@ -173,7 +173,8 @@ static void list_all(void)
               writer.public);
 }
 
-/* A socket that was closed lets go of its port a moment later, so whoever binds next gets another. */
+/* A socket that was closed lets go of its port a moment later, so whoever binds next gets another.
+ */
 static void endpoint_make(void)
 {
     static int port;
