@@ -24,7 +24,7 @@ struct pg {
     int64_t wait_us;
     int64_t stop_by_us; /* asked to stop: no wait lasts longer; 0: not asked yet */
     bool deferring;     /* statements are sent and not waited for */
-    int64_t deferred_until_us;
+    int64_t deferred_until_us, copy_until_us;
     struct err deferred; /* the first failure among their answers so far */
     bool committed;
 };
@@ -584,7 +584,7 @@ enum status pg_deferred_wait(struct pg *pg, struct err *err)
 
 /* ---- COPY ---- */
 
-static enum status copy_put(struct pg *pg, struct text data, int64_t deadline_us, struct err *err)
+enum status pg_copy_put(struct pg *pg, struct text data, struct err *err)
 {
     for (size_t at = 0; at < data.len;) {
         size_t n = data.len - at < COPY_CHUNK ? data.len - at : COPY_CHUNK;
@@ -593,40 +593,51 @@ static enum status copy_put(struct pg *pg, struct text data, int64_t deadline_us
             return lost(pg, "copy", err);
         if (rc > 0)
             at += n;
-        TRY(flush(pg, deadline_us, err));
+        TRY(flush(pg, pg->copy_until_us, err));
     }
+    return ST_OK;
+}
+
+enum status pg_copy_begin(struct pg *pg, const char *sql, struct err *err)
+{
+    PGresult *r = NULL;
+    bool good;
+
+    TRY(pg_connect(pg, err));
+    pg->copy_until_us = clock_mono_us() + pg->wait_us;
+    pg->sqlstate[0] = '\0';
+    if (!PQsendQuery(pg->conn, sql))
+        return lost(pg, "copy", err);
+    TRY(flush(pg, pg->copy_until_us, err));
+    TRY(drain(pg, &r, pg->copy_until_us, err));
+    good = r && PQresultStatus(r) == PGRES_COPY_IN;
+    PQclear(r);
+    return good ? ST_OK : err_set(err, ST_FATAL, "Postgres: the statement is no COPY FROM STDIN");
+}
+
+enum status pg_copy_end(struct pg *pg, int64_t *out_rows, struct err *err)
+{
+    PGresult *r = NULL;
+    int rc;
+
+    while ((rc = PQputCopyEnd(pg->conn, NULL)) == 0)
+        TRY(flush(pg, pg->copy_until_us, err));
+    if (rc < 0)
+        return lost(pg, "copy", err);
+    TRY(flush(pg, pg->copy_until_us, err));
+    TRY(drain(pg, &r, pg->copy_until_us, err));
+    if (out_rows)
+        *out_rows = r ? strtoll(PQcmdTuples(r), NULL, 10) : 0;
+    PQclear(r);
     return ST_OK;
 }
 
 enum status pg_copy(struct pg *pg, const char *sql, struct text data, int64_t *out_rows,
                     struct err *err)
 {
-    int64_t deadline = clock_mono_us() + pg->wait_us;
-    PGresult *r = NULL;
-    int rc;
-
-    TRY(pg_connect(pg, err));
-    pg->sqlstate[0] = '\0';
-    if (!PQsendQuery(pg->conn, sql))
-        return lost(pg, "copy", err);
-    TRY(flush(pg, deadline, err));
-    TRY(drain(pg, &r, deadline, err));
-    if (!r || PQresultStatus(r) != PGRES_COPY_IN) {
-        PQclear(r);
-        return err_set(err, ST_FATAL, "Postgres: the statement is no COPY FROM STDIN");
-    }
-    PQclear(r);
-    TRY(copy_put(pg, data, deadline, err));
-    while ((rc = PQputCopyEnd(pg->conn, NULL)) == 0)
-        TRY(flush(pg, deadline, err));
-    if (rc < 0)
-        return lost(pg, "copy", err);
-    TRY(flush(pg, deadline, err));
-    TRY(drain(pg, &r, deadline, err));
-    if (out_rows)
-        *out_rows = r ? strtoll(PQcmdTuples(r), NULL, 10) : 0;
-    PQclear(r);
-    return ST_OK;
+    TRY(pg_copy_begin(pg, sql, err));
+    TRY(pg_copy_put(pg, data, err));
+    return pg_copy_end(pg, out_rows, err);
 }
 
 /* ---- schema ---- */

@@ -78,7 +78,13 @@ enum status pg_deferred_poll(struct pg *pg, bool *done, struct err *err) CHECKED
 enum status pg_deferred_wait(struct pg *pg, struct err *err) CHECKED;
 int pg_socket(const struct pg *pg); /* readable when something came; -1: not connected */
 
-/* COPY ... FROM STDIN of bytes already in COPY's form; every result is drained. */
+/* COPY ... FROM STDIN of bytes already in COPY's form, in as many pieces as one likes: Postgres
+ * reads one while the next is made. All of it shares the time of one statement; after a failure the
+ * COPY is over. `out_rows` may be NULL. */
+enum status pg_copy_begin(struct pg *pg, const char *sql, struct err *err) CHECKED;
+enum status pg_copy_put(struct pg *pg, struct text data, struct err *err) CHECKED;
+enum status pg_copy_end(struct pg *pg, int64_t *out_rows, struct err *err) CHECKED;
+/* In one. */
 enum status pg_copy(struct pg *pg, const char *sql, struct text data, int64_t *out_rows,
                     struct err *err) CHECKED;
 

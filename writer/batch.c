@@ -476,26 +476,45 @@ static enum status update_changed(struct work *w, struct err *err)
     return ST_OK;
 }
 
+#define COPY_PIECE ((size_t)64 << 10) /* of the rows; Postgres reads one while the next is made */
+
+static enum status copy_open(struct work *w, struct buf *b, struct err *err)
+{
+    if (w->guarded)
+        TRY(pg_exec(w->pg, copy_stage_sql, err));
+    TRY(pg_copy_begin(w->pg, w->guarded ? copy_staged_sql : copy_sql, err));
+    copy_begin(b);
+    return ST_OK;
+}
+
+static enum status copy_send(struct work *w, struct buf *b, struct err *err)
+{
+    TRY(pg_copy_put(w->pg, (struct text){b->at, b->len}, err));
+    b->len = 0;
+    return ST_OK;
+}
+
 static enum status copy_new(struct work *w, struct err *err)
 {
     struct buf b = {.arena = w->a};
     bool any = false;
 
-    copy_begin(&b);
     for (size_t i = 0; i < w->n_rows; i++) {
         const struct row *row = &w->rows[i];
         if (row->state != ROW_NEW)
             continue;
-        copy_row(&b, row->page->origin, row->page->page->asked.feed, row->record, w->now_us);
+        if (!any)
+            TRY(copy_open(w, &b, err));
         any = true;
+        copy_row(&b, row->page->origin, row->page->page->asked.feed, row->record, w->now_us);
+        if (b.len >= COPY_PIECE)
+            TRY(copy_send(w, &b, err));
     }
     if (!any)
         return ST_OK;
     copy_end(&b);
-    if (w->guarded)
-        TRY(pg_exec(w->pg, copy_stage_sql, err));
-    TRY(pg_copy(w->pg, w->guarded ? copy_staged_sql : copy_sql, (struct text){b.at, b.len}, NULL,
-                err));
+    TRY(copy_send(w, &b, err));
+    TRY(pg_copy_end(w->pg, NULL, err));
     if (w->guarded)
         TRY(pg_exec(w->pg, copy_insert_sql, err));
     CRASH_POINT("writer.rows.copied");
