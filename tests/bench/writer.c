@@ -7,9 +7,9 @@
  * new rows: reported as two.
  *
  * The limit copies into copy_limit, a twin of usage_metrics: same columns, key and partitions, and
- * as many rows. Both sides encode the rows while the clock runs, and send them in pieces. An account
- * is one job: nine feeds, eleven rows each over an hourly window; a batch is 50 accounts, 4,950
- * rows.
+ * as many rows. Both sides encode the rows while the clock runs, and send them in pieces. An
+ * account is one job: nine feeds, eleven rows each over an hourly window; a batch is 50 accounts,
+ * 4,950 rows.
  */
 #include "tests/bench/bench.h"
 
