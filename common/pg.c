@@ -632,14 +632,6 @@ enum status pg_copy_end(struct pg *pg, int64_t *out_rows, struct err *err)
     return ST_OK;
 }
 
-enum status pg_copy(struct pg *pg, const char *sql, struct text data, int64_t *out_rows,
-                    struct err *err)
-{
-    TRY(pg_copy_begin(pg, sql, err));
-    TRY(pg_copy_put(pg, data, err));
-    return pg_copy_end(pg, out_rows, err);
-}
-
 /* ---- schema ---- */
 
 enum status pg_check_schema(struct pg *pg, struct err *err)

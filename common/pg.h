@@ -84,9 +84,6 @@ int pg_socket(const struct pg *pg); /* readable when something came; -1: not con
 enum status pg_copy_begin(struct pg *pg, const char *sql, struct err *err) CHECKED;
 enum status pg_copy_put(struct pg *pg, struct text data, struct err *err) CHECKED;
 enum status pg_copy_end(struct pg *pg, int64_t *out_rows, struct err *err) CHECKED;
-/* In one. */
-enum status pg_copy(struct pg *pg, const char *sql, struct text data, int64_t *out_rows,
-                    struct err *err) CHECKED;
 
 /* The last error's five characters, "" when there was none or the connection was lost. */
 const char *pg_sqlstate(const struct pg *pg);

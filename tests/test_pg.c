@@ -366,6 +366,13 @@ static void terminate_ours(void)
     pg = ours;
 }
 
+static enum status copy_all(const char *sql, struct text data, int64_t *out_rows, struct err *err)
+{
+    TRY(pg_copy_begin(pg, sql, err));
+    TRY(pg_copy_put(pg, data, err));
+    return pg_copy_end(pg, out_rows, err);
+}
+
 static const struct {
     const char *name;
     bool begin, copy;
@@ -389,7 +396,7 @@ static void a_lost_connection(void **state)
         if (lost_cases[i].begin)
             assert_int_equal(pg_begin(pg, &err), ST_OK);
         terminate_ours();
-        st = lost_cases[i].copy ? pg_copy(pg, "COPY lost FROM STDIN", TEXT_LIT("1\n"), NULL, &err)
+        st = lost_cases[i].copy ? copy_all("COPY lost FROM STDIN", TEXT_LIT("1\n"), NULL, &err)
                                 : pg_exec(pg, "INSERT INTO lost VALUES (1)", &err);
         good &= same_int(lost_cases[i].name, st, ST_RETRY);
         good &= has_words(lost_cases[i].name, err.text, "Postgres");
@@ -453,7 +460,7 @@ static void copies(void **state)
         assert_int_equal(pg_begin(pg, &err), ST_OK);
         good &=
             same_int(copy_cases[i].name,
-                     pg_copy(pg, "COPY copies FROM STDIN", (struct text){b.at, b.len}, &rows, &err),
+                     copy_all("COPY copies FROM STDIN", (struct text){b.at, b.len}, &rows, &err),
                      copy_cases[i].want);
         good &= same_str(copy_cases[i].name, pg_sqlstate(pg), copy_cases[i].want_sqlstate);
         if (copy_cases[i].want == ST_OK)
@@ -477,7 +484,7 @@ static void a_hundred_refused_copies(void **state)
     for (int i = 0; i < 100; i++) {
         struct err err = {0};
         assert_int_equal(pg_begin(pg, &err), ST_OK);
-        assert_int_equal(pg_copy(pg, "COPY hundred FROM STDIN", TEXT_LIT("1\n9\n"), NULL, &err),
+        assert_int_equal(copy_all("COPY hundred FROM STDIN", TEXT_LIT("1\n9\n"), NULL, &err),
                          ST_REJECT);
         assert_true(idle());
     }
@@ -494,9 +501,9 @@ static void a_copy_that_is_none(void **state)
 
     (void)state;
     NEEDS_POSTGRES();
-    assert_int_equal(pg_copy(pg, "SELECT 1", TEXT_LIT("1\n"), NULL, &err), ST_FATAL);
+    assert_int_equal(copy_all("SELECT 1", TEXT_LIT("1\n"), NULL, &err), ST_FATAL);
     assert_true(idle());
-    assert_int_equal(pg_copy(pg, "COPY nowhere FROM STDIN", TEXT_LIT("1\n"), NULL, &err), ST_FATAL);
+    assert_int_equal(copy_all("COPY nowhere FROM STDIN", TEXT_LIT("1\n"), NULL, &err), ST_FATAL);
     assert_string_equal(pg_sqlstate(pg), "42P01");
     assert_true(idle());
 }
