@@ -208,8 +208,8 @@ static void bodies_add(struct account *a, struct answer *answer)
         a->bodies = body_take(&answer->body);
         return;
     }
-    if (a->bodies.cap - a->bodies.len < len)
-        body_reserve(&a->bodies, rest < ACCOUNT_BUNDLE_BYTES ? rest : len);
+    if (a->bodies.cap - a->bodies.len < len && rest < ACCOUNT_BUNDLE_BYTES)
+        body_reserve(&a->bodies, rest);
     body_append(&a->bodies, answer->body.at, len);
 }
 
