@@ -155,12 +155,13 @@ int64_t scheduler_deadline_us(const struct scheduler *s)
 
 static void end_if_settled(struct scheduler *s, struct tracked_job *job)
 {
-    int64_t now = clock_mono_us();
+    int64_t now;
 
     if (!job_settled(job) || s->n_ended == ENDED_MAX)
         return; /* a full list is settled in this turn; the watch finds the rest */
     jobs_remove(s->jobs, job);
     s->ended[s->n_ended++] = job;
+    now = clock_mono_us();
     if (!s->settle_at_us)
         s->settle_by_us = now + SETTLE_WAIT_US;
     if (!s->settle_at_us || s->settle_at_us < s->settle_by_us) /* not while Postgres is away */
