@@ -16,17 +16,33 @@
 #define CONNECT_LIMIT_US (10 * US_PER_S)
 #define COPY_CHUNK       ((size_t)1 << 20)
 
+#define BEGIN_SQL        "BEGIN; "
+#define DEFERRED_RESULTS 4
+
+/* The result of a deferred statement that somebody asked for. */
+struct wanted {
+    int nth; /* of the statements sent */
+    PGresult **out;
+    struct arena *a;
+};
+
 struct pg {
     char *url, *schema, *application_name;
     char *begin_sql;
+    const char *settings_sql; /* the part of it behind BEGIN_SQL */
     PGconn *conn;
     char sqlstate[6];
     int64_t wait_us;
     int64_t stop_by_us; /* asked to stop: no wait lasts longer; 0: not asked yet */
     bool deferring;     /* statements are sent and not waited for */
     int64_t deferred_until_us, copy_until_us;
+    bool copy_asked;     /* sent, and not answered yet */
     struct err deferred; /* the first failure among their answers so far */
+    bool committing;     /* a COMMIT is among them */
     bool committed;
+    int n_sent, n_answered;
+    struct wanted wanted[DEFERRED_RESULTS]; /* in the order of the statements */
+    int n_wanted, n_given;
 };
 
 static void no_notice(void *arg, const char *text)
@@ -38,15 +54,19 @@ static void no_notice(void *arg, const char *text)
 void pg_open(struct pg **out, const char *url, const char *schema, const char *application_name)
 {
     struct pg *pg = xalloc(1, sizeof(*pg));
-    /* SET LOCAL ends with the transaction, so a pooler may hand the connection to anybody after.
+    /* They end with the transaction, so a pooler may hand the connection to anybody after.
      * The methods switched off: a batch's few keys must find their rows by the index, whatever the
      * planner thinks of a table that has just grown. jit: it would compile for longer than they
      * run. */
     static const char begin[] =
-        "BEGIN; SET LOCAL search_path = \"%s\"; SET LOCAL statement_timeout = '30s'; "
-        "SET LOCAL lock_timeout = '10s'; SET LOCAL idle_in_transaction_session_timeout = '60s'; "
-        "SET LOCAL timezone = 'UTC'; SET LOCAL jit = off; SET LOCAL enable_hashjoin = off; "
-        "SET LOCAL enable_mergejoin = off; SET LOCAL enable_seqscan = off";
+        BEGIN_SQL "SELECT set_config('search_path', '\"%s\"', true), "
+                  "set_config('statement_timeout', '30s', true), "
+                  "set_config('lock_timeout', '10s', true), "
+                  "set_config('idle_in_transaction_session_timeout', '60s', true), "
+                  "set_config('timezone', 'UTC', true), set_config('jit', 'off', true), "
+                  "set_config('enable_hashjoin', 'off', true), "
+                  "set_config('enable_mergejoin', 'off', true), "
+                  "set_config('enable_seqscan', 'off', true)";
     size_t len = sizeof(begin) + strlen(schema);
 
     pg->url = xstrdup(url);
@@ -54,6 +74,7 @@ void pg_open(struct pg **out, const char *url, const char *schema, const char *a
     pg->application_name = xstrdup(application_name);
     pg->begin_sql = xalloc(1, len);
     (void)snprintf(pg->begin_sql, len, begin, schema);
+    pg->settings_sql = pg->begin_sql + strlen(BEGIN_SQL);
     pg->wait_us = PG_WAIT_DEFAULT_US + 5 * US_PER_S; /* the server's own limit ends it first */
     *out = pg;
 }
@@ -63,7 +84,7 @@ void pg_disconnect(struct pg *pg)
     if (pg->conn)
         PQfinish(pg->conn);
     pg->conn = NULL;
-    pg->deferring = false;
+    pg->deferring = pg->copy_asked = false;
 }
 
 void pg_close(struct pg **pg)
@@ -392,6 +413,17 @@ void pg_param_binary(struct pg_params *p, unsigned type, const void *value, size
     p->types[p->n++] = type;
 }
 
+/* What can go at once goes: Postgres works on it while the caller makes the next. */
+static enum status deferred_sent(struct pg *pg, PGresult **out, struct arena *a, struct err *err)
+{
+    if (out) {
+        assert(a && pg->n_wanted < DEFERRED_RESULTS);
+        pg->wanted[pg->n_wanted++] = (struct wanted){.nth = pg->n_sent, .out = out, .a = a};
+    }
+    pg->n_sent++;
+    return PQflush(pg->conn) < 0 ? lost(pg, "send", err) : ST_OK;
+}
+
 enum status pg_query(struct pg *pg, PGresult **out, struct arena *a, const char *sql,
                      const struct pg_params *params, struct err *err)
 {
@@ -405,10 +437,8 @@ enum status pg_query(struct pg *pg, PGresult **out, struct arena *a, const char 
     if (!PQsendQueryParams(pg->conn, sql, p->n, p->types, p->values, p->lengths, p->formats,
                            p->binary_result))
         return lost(pg, "query", err);
-    if (pg->deferring) {
-        assert(!out);
-        return ST_OK;
-    }
+    if (pg->deferring)
+        return deferred_sent(pg, out, a, err);
     TRY(flush(pg, deadline, err));
     TRY(drain(pg, &r, deadline, err));
     if (out)
@@ -503,26 +533,42 @@ enum status pg_defer(struct pg *pg, struct err *err)
         return lost(pg, "pipeline", err);
     pg->deferring = true;
     pg->deferred = (struct err){.status = ST_OK};
-    pg->committed = false;
+    pg->committing = pg->committed = false;
+    pg->n_sent = pg->n_answered = pg->n_wanted = pg->n_given = 0;
     return ST_OK;
+}
+
+enum status pg_begin_deferred(struct pg *pg, struct err *err)
+{
+    TRY(pg_connect(pg, err));
+    TRY(pg_defer(pg, err));
+    TRY(pg_query(pg, NULL, NULL, "BEGIN", NULL, err));
+    return pg_query(pg, NULL, NULL, pg->settings_sql, NULL, err);
+}
+
+/* Sent to the last byte: what only waits in this process would hold its locks for as long as the
+ * caller is busy. */
+static enum status deferred_sync(struct pg *pg, struct err *err)
+{
+    pg->deferred_until_us = clock_mono_us() + pg->wait_us;
+    if (!PQpipelineSync(pg->conn))
+        return lost(pg, "pipeline", err);
+    return flush(pg, pg->deferred_until_us, err);
 }
 
 enum status pg_deferred_commit(struct pg *pg, struct err *err)
 {
-    int64_t deadline = clock_mono_us() + pg->wait_us;
-
     TRY(pg_query(pg, NULL, NULL, "COMMIT", NULL, err));
-    if (!PQpipelineSync(pg->conn))
-        return lost(pg, "pipeline", err);
-    pg->deferred_until_us = deadline;
-    /* sent to the last byte: what only waits in this process would hold its locks for as long as
-     * the caller is busy */
-    return flush(pg, deadline, err);
+    pg->committing = true;
+    return deferred_sync(pg, err);
 }
 
-/* The first failure decides; those that follow were skipped because of it. */
+/* The answer of the next statement. The first failure decides; those that follow were skipped
+ * because of it. */
 static void take_deferred(struct pg *pg, PGresult *r)
 {
+    const struct wanted *wanted = &pg->wanted[pg->n_given];
+
     switch (PQresultStatus(r)) {
     case PGRES_COMMAND_OK:
         pg->committed = strcmp(PQcmdStatus(r), "COMMIT") == 0;
@@ -533,6 +579,14 @@ static void take_deferred(struct pg *pg, PGresult *r)
         if (pg->deferred.status == ST_OK)
             (void)failed(pg, r, &pg->deferred);
     }
+    if (pg->n_given < pg->n_wanted && wanted->nth == pg->n_answered) {
+        *wanted->out = r;
+        arena_defer(wanted->a, clear_result, r);
+        pg->n_given++;
+    } else {
+        PQclear(r);
+    }
+    pg->n_answered++;
 }
 
 enum status pg_deferred_poll(struct pg *pg, bool *done, struct err *err)
@@ -555,14 +609,15 @@ enum status pg_deferred_poll(struct pg *pg, bool *done, struct err *err)
             continue;
         }
         synced = PQresultStatus(r) == PGRES_PIPELINE_SYNC;
-        if (!synced)
+        if (synced)
+            PQclear(r);
+        else
             take_deferred(pg, r);
-        PQclear(r);
     }
     if (!PQexitPipelineMode(pg->conn))
         return lost(pg, "pipeline", err);
     pg->deferring = false;
-    if (pg->deferred.status == ST_OK && !pg->committed)
+    if (pg->deferred.status == ST_OK && pg->committing && !pg->committed)
         (void)err_set(&pg->deferred, ST_RETRY, "Postgres: the transaction was rolled back");
     if (pg->deferred.status == ST_OK)
         return ST_OK;
@@ -582,10 +637,47 @@ enum status pg_deferred_wait(struct pg *pg, struct err *err)
     }
 }
 
+enum status pg_deferred_join(struct pg *pg, struct err *err)
+{
+    if (pg->n_sent == 0 && pg_connected(pg) && PQexitPipelineMode(pg->conn)) {
+        pg->deferring = false;
+        return ST_OK;
+    }
+    TRY(deferred_sync(pg, err));
+    return pg_deferred_wait(pg, err);
+}
+
 /* ---- COPY ---- */
+
+enum status pg_copy_begin(struct pg *pg, const char *sql, struct err *err)
+{
+    TRY(pg_connect(pg, err));
+    pg->copy_until_us = clock_mono_us() + pg->wait_us;
+    pg->sqlstate[0] = '\0';
+    if (!PQsendQuery(pg->conn, sql))
+        return lost(pg, "copy", err);
+    pg->copy_asked = true;
+    return flush(pg, pg->copy_until_us, err);
+}
+
+/* Postgres is ready for the rows. */
+static enum status copy_ready(struct pg *pg, struct err *err)
+{
+    PGresult *r = NULL;
+    bool good;
+
+    if (!pg->copy_asked)
+        return ST_OK;
+    pg->copy_asked = false;
+    TRY(drain(pg, &r, pg->copy_until_us, err));
+    good = r && PQresultStatus(r) == PGRES_COPY_IN;
+    PQclear(r);
+    return good ? ST_OK : err_set(err, ST_FATAL, "Postgres: the statement is no COPY FROM STDIN");
+}
 
 enum status pg_copy_put(struct pg *pg, struct text data, struct err *err)
 {
+    TRY(copy_ready(pg, err));
     for (size_t at = 0; at < data.len;) {
         size_t n = data.len - at < COPY_CHUNK ? data.len - at : COPY_CHUNK;
         int rc = PQputCopyData(pg->conn, data.at + at, (int)n);
@@ -598,28 +690,12 @@ enum status pg_copy_put(struct pg *pg, struct text data, struct err *err)
     return ST_OK;
 }
 
-enum status pg_copy_begin(struct pg *pg, const char *sql, struct err *err)
-{
-    PGresult *r = NULL;
-    bool good;
-
-    TRY(pg_connect(pg, err));
-    pg->copy_until_us = clock_mono_us() + pg->wait_us;
-    pg->sqlstate[0] = '\0';
-    if (!PQsendQuery(pg->conn, sql))
-        return lost(pg, "copy", err);
-    TRY(flush(pg, pg->copy_until_us, err));
-    TRY(drain(pg, &r, pg->copy_until_us, err));
-    good = r && PQresultStatus(r) == PGRES_COPY_IN;
-    PQclear(r);
-    return good ? ST_OK : err_set(err, ST_FATAL, "Postgres: the statement is no COPY FROM STDIN");
-}
-
 enum status pg_copy_end(struct pg *pg, int64_t *out_rows, struct err *err)
 {
     PGresult *r = NULL;
     int rc;
 
+    TRY(copy_ready(pg, err));
     while ((rc = PQputCopyEnd(pg->conn, NULL)) == 0)
         TRY(flush(pg, pg->copy_until_us, err));
     if (rc < 0)

@@ -66,12 +66,19 @@ enum status pg_begin(struct pg *pg, struct err *err) CHECKED;
 enum status pg_commit(struct pg *pg, struct err *err) CHECKED;
 void pg_rollback(struct pg *pg); /* disconnects if even that fails */
 
-/* The rest of a transaction without waiting: after pg_defer each pg_query, whose `out` is then
- * NULL, is only sent, and pg_deferred_commit sends the COMMIT behind them. Postgres works while the
- * caller does; pg_deferred_poll never waits and tells with `*done` that the answer is there: ST_OK
- * committed, else the first failure, rolled back, as by pg_query. `*done` with ST_RETRY: the
- * connection was lost or the time is up. Until then the connection takes nothing else. */
+/* Statements of a transaction without waiting for each: after pg_defer each pg_query is only sent,
+ * and Postgres works while the caller does. Up to four of them may ask for their result, `out`,
+ * which is there when all have been answered. A failure is told then, not by pg_query: the first
+ * one, rolled back. Until then the connection takes nothing else. */
 enum status pg_defer(struct pg *pg, struct err *err) CHECKED;
+/* pg_begin and pg_defer at once, without waiting for BEGIN either; a connection that is found to be
+ * gone is not made once more. */
+enum status pg_begin_deferred(struct pg *pg, struct err *err) CHECKED;
+/* Waits for all the answers; the transaction goes on. Errors as of pg_query. */
+enum status pg_deferred_join(struct pg *pg, struct err *err) CHECKED;
+/* The rest of a transaction: sends the COMMIT behind the others. pg_deferred_poll never waits and
+ * tells with `*done` that the answer is there: ST_OK committed, else as by pg_query. `*done` with
+ * ST_RETRY: the connection was lost or the time is up. */
 enum status pg_deferred_commit(struct pg *pg, struct err *err) CHECKED;
 enum status pg_deferred_poll(struct pg *pg, bool *done, struct err *err) CHECKED;
 /* The same, waiting for the answer. */
@@ -79,8 +86,10 @@ enum status pg_deferred_wait(struct pg *pg, struct err *err) CHECKED;
 int pg_socket(const struct pg *pg); /* readable when something came; -1: not connected */
 
 /* COPY ... FROM STDIN of bytes already in COPY's form, in as many pieces as one likes: Postgres
- * reads one while the next is made. All of it shares the time of one statement; after a failure the
- * COPY is over. `out_rows` may be NULL. */
+ * reads one while the next is made. Other statements may stand before and behind it in `sql`, one
+ * of each round trip less. pg_copy_begin does not wait; the first pg_copy_put does. All of it
+ * shares the time of one statement; after a failure the COPY is over. `out_rows`, of a COPY that
+ * is the last statement, may be NULL. */
 enum status pg_copy_begin(struct pg *pg, const char *sql, struct err *err) CHECKED;
 enum status pg_copy_put(struct pg *pg, struct text data, struct err *err) CHECKED;
 enum status pg_copy_end(struct pg *pg, int64_t *out_rows, struct err *err) CHECKED;

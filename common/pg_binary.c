@@ -31,7 +31,7 @@ static void put(struct pg_column *c, const void *value, size_t len)
     c->n++;
 }
 
-static void put_null(struct pg_column *c)
+void pg_column_null(struct pg_column *c)
 {
     static const uint32_t no_len = UINT32_MAX; /* -1 */
 
@@ -72,7 +72,7 @@ void pg_column_text(struct pg_column *c, struct text t)
 
     assert(c->type == PG_TEXT || c->type == PG_BYTEA);
     if (!t.at) {
-        put_null(c);
+        pg_column_null(c);
     } else if (c->type == PG_BYTEA || is_ascii(t)) {
         put(c, t.at, t.len);
     } else {
@@ -87,9 +87,15 @@ void pg_column_time(struct pg_column *c, int64_t us)
 
     assert(c->type == PG_TIME);
     if (us == 0)
-        put_null(c);
+        pg_column_null(c);
     else
         put(c, &be, sizeof(be));
+}
+
+void pg_column_uuid(struct pg_column *c, const uint8_t at[16])
+{
+    assert(c->type == PG_UUID);
+    put(c, at, 16);
 }
 
 /* Of the array, not of its elements. */
@@ -108,6 +114,8 @@ static unsigned array_type(enum pg_type type)
         return 1009;
     case PG_TIME:
         return 1185;
+    case PG_UUID:
+        return 2951;
     }
     return 0;
 }

@@ -20,7 +20,8 @@ enum pg_type {
     PG_BIGINT = 20,
     PG_INT = 23,
     PG_TEXT = 25,
-    PG_TIME = 1184 /* timestamptz */
+    PG_TIME = 1184, /* timestamptz */
+    PG_UUID = 2950
 };
 
 struct pg_column {
@@ -37,7 +38,9 @@ void pg_column_int(struct pg_column *c, int64_t v); /* PG_BIGINT, PG_INT (v fits
 /* PG_TEXT: repaired as by pg_param_utf8; PG_BYTEA: as it is. Null text -> NULL. */
 void pg_column_text(struct pg_column *c, struct text t);
 void pg_column_time(struct pg_column *c, int64_t us); /* since 1970; 0 -> NULL */
-/* The next `n` parameters. Called once, when all rows are in. */
+void pg_column_uuid(struct pg_column *c, const uint8_t at[16]);
+void pg_column_null(struct pg_column *c); /* of any type */
+/* The next `n` parameters, when all rows are in. */
 void pg_param_columns(struct pg_params *p, struct pg_column *columns, size_t n);
 
 /* Values of a result that was asked for with `binary_result`. pg_text works for texts and bytea. */

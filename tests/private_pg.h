@@ -50,6 +50,33 @@ static inline int private_pg_stop(void **state)
     return system(command);
 }
 
+/* Ends the connection from another one, as a restart of the server would. */
+static inline void private_pg_terminate(struct pg *pg)
+{
+    struct arena *a = arena_new();
+    struct pg_params p = {0};
+    struct err err = {0};
+    PGresult *r = NULL;
+    struct pg *other;
+    int64_t left = 1;
+
+    assert_int_equal(pg_query(pg, &r, a, "SELECT pg_backend_pid()", NULL, &err), ST_OK);
+    pg_param_int(&p, a, pg_int(r, 0, 0));
+    pg_open(&other, private_pg_url, "public", "other");
+    assert_int_equal(pg_query(other, NULL, NULL, "SELECT pg_terminate_backend($1::int)", &p, &err),
+                     ST_OK);
+    while (left > 0) {
+        assert_int_equal(pg_query(other, &r, a,
+                                  "SELECT count(*), pg_sleep(0.01) FROM pg_stat_activity WHERE pid "
+                                  "= $1::int",
+                                  &p, &err),
+                         ST_OK);
+        left = pg_int(r, 0, 0);
+    }
+    pg_close(&other);
+    arena_free(&a);
+}
+
 /* What a test begins with: a connection that is not connected yet (without a server NULL), and
  * memory. */
 static inline void private_pg_open(struct pg **pg, struct arena **arena)

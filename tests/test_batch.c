@@ -358,6 +358,39 @@ static void old_leases_are_fenced_off(void **state)
     assert_true(good);
 }
 
+/* A row of an old lease does not stand for the same row of the one that goes on. */
+static void an_old_lease_hides_nothing(void **state)
+{
+    const int64_t hour = us("2026-10-05T10:00:00Z");
+
+    (void)state;
+    NEEDS_POSTGRES();
+    for (int old_last = 0; old_last < 2; old_last++) {
+        struct batch_page pages[2];
+        pages[!old_last] = page_of(1, 0, hour, "a=5 b=5");
+        pages[old_last] = page_of(1, 1, hour, old_last ? "a=2" : "a=1");
+        assert_int_equal(commit(pages, 2), ST_OK);
+        assert_int_equal(pages[!old_last].fate, PAGE_FENCED);
+        assert_int_equal(pages[old_last].fate, PAGE_COMMITTED);
+        assert_string_equal(
+            ask("SELECT string_agg(model || '=' || input_tokens, ' ') FROM usage_metrics"),
+            old_last ? "a=2" : "a=1");
+    }
+}
+
+/* A server that was restarted between two batches costs neither of them. */
+static void a_batch_on_a_new_connection(void **state)
+{
+    struct batch_page p = page_of(1, 1, us("2026-10-05T10:00:00Z"), "a=1");
+
+    (void)state;
+    NEEDS_POSTGRES();
+    assert_int_equal(commit(&p, 1), ST_OK);
+    private_pg_terminate(pg);
+    assert_int_equal(commit(&p, 1), ST_OK);
+    assert_int_equal(p.unchanged, 1);
+}
+
 /* ---- partitions ---- */
 
 /* BR-091 */
@@ -514,6 +547,8 @@ int main(void)
         TEST(revisions),
         TEST(sums_stay_valid),
         TEST(old_leases_are_fenced_off),
+        TEST(an_old_lease_hides_nothing),
+        TEST(a_batch_on_a_new_connection),
         TEST(every_month_has_a_place),
         TEST(refused_batches_leave_no_trace),
         TEST(dead_letters_are_kept_once),

@@ -348,24 +348,6 @@ static void a_stop_ends_all_waits_in_time(void **state)
     assert_true(clock_mono_us() - began < STAGE_STOP_MAX_US);
 }
 
-/* Ends our connection from another one, as a restart of the server would. */
-static void terminate_ours(void)
-{
-    struct pg *ours = pg;
-    struct pg_params p = {0};
-    struct err err = {0};
-
-    pg_param_int(&p, arena, ask("SELECT pg_backend_pid()"));
-    pg_open(&pg, private_pg_url, "public", "other");
-    assert_int_equal(pg_query(pg, NULL, NULL, "SELECT pg_terminate_backend($1::int)", &p, &err),
-                     ST_OK);
-    while (pg_query(pg, NULL, NULL, "SELECT pg_sleep(0.01)", NULL, &err) == ST_OK &&
-           ask("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'test'") > 0)
-        ;
-    pg_close(&pg);
-    pg = ours;
-}
-
 static enum status copy_all(const char *sql, struct text data, int64_t *out_rows, struct err *err)
 {
     TRY(pg_copy_begin(pg, sql, err));
@@ -395,7 +377,7 @@ static void a_lost_connection(void **state)
         enum status st;
         if (lost_cases[i].begin)
             assert_int_equal(pg_begin(pg, &err), ST_OK);
-        terminate_ours();
+        private_pg_terminate(pg);
         st = lost_cases[i].copy ? copy_all("COPY lost FROM STDIN", TEXT_LIT("1\n"), NULL, &err)
                                 : pg_exec(pg, "INSERT INTO lost VALUES (1)", &err);
         good &= same_int(lost_cases[i].name, st, ST_RETRY);
@@ -416,7 +398,7 @@ static void a_transaction_begins_on_a_new_connection(void **state)
     (void)state;
     NEEDS_POSTGRES();
     pid = ask("SELECT pg_backend_pid()");
-    terminate_ours();
+    private_pg_terminate(pg);
     assert_int_equal(pg_begin(pg, &err), ST_OK);
     assert_int_not_equal(ask("SELECT pg_backend_pid()"), pid);
     assert_int_equal(ask("SELECT count(*) FROM pg_settings WHERE (name, setting) = "
@@ -490,7 +472,9 @@ static void a_hundred_refused_copies(void **state)
     }
     assert_int_equal(ask("SELECT pg_backend_pid()"), pid);
     assert_int_equal(ask("SELECT count(*) FROM hundred"), 0);
-    assert_int_equal(ask("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'test'"),
+    /* what an earlier test has left asleep is not idle */
+    assert_int_equal(ask("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'test' "
+                         "AND (state = 'idle' OR pid = pg_backend_pid())"),
                      1);
     tell("DROP TABLE hundred");
 }
@@ -553,6 +537,32 @@ static void schema_versions(void **state)
     assert_true(good);
 }
 
+/* COMMIT may stand behind COPY in the same message, and is done only when the COPY was good. */
+static void copy_among_statements(void **state)
+{
+    static const char sql[] = "INSERT INTO among VALUES (1); COPY among FROM STDIN; "
+                              "INSERT INTO among VALUES (3); COMMIT";
+    struct err err = {0};
+
+    (void)state;
+    NEEDS_POSTGRES();
+    tell("CREATE TABLE among (n int PRIMARY KEY)");
+    assert_int_equal(pg_begin(pg, &err), ST_OK);
+    assert_int_equal(copy_all(sql, TEXT_LIT("1\n"), NULL, &err), ST_REJECT);
+    assert_string_equal(pg_sqlstate(pg), "23505");
+    assert_true(idle());
+    assert_int_equal(ask("SELECT count(*) FROM among"), 0);
+    assert_int_equal(pg_begin(pg, &err), ST_OK);
+    assert_int_equal(copy_all(sql, TEXT_LIT("2\n"), NULL, &err), ST_OK);
+    assert_true(idle());
+    assert_int_equal(ask("SELECT sum(n) FROM among"), 6);
+    assert_int_equal(copy_all("SELECT 1", TEXT_LIT("2\n"), NULL, &err), ST_FATAL);
+    assert_int_equal(copy_all("COPY absent FROM STDIN", TEXT_LIT("2\n"), NULL, &err), ST_FATAL);
+    assert_string_equal(pg_sqlstate(pg), "42P01");
+    assert_true(idle());
+    tell("DROP TABLE among");
+}
+
 #define WITH_PG(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 static void put(int64_t v)
@@ -602,6 +612,40 @@ static void a_deferred_commit(void **state)
     assert_int_equal(ask("SELECT sum(v) FROM deferred"), 6);
     tell("DROP TABLE deferred");
     assert_true(idle());
+}
+
+/* Answers to those who asked, and the transaction goes on. */
+static void deferred_results(void **state)
+{
+    struct err err = {0};
+    PGresult *first = NULL, *last = NULL;
+
+    (void)state;
+    NEEDS_POSTGRES();
+    tell("CREATE TABLE deferred (v bigint PRIMARY KEY)");
+    assert_int_equal(pg_begin_deferred(pg, &err), ST_OK);
+    assert_int_equal(pg_query(pg, &first, arena, "SHOW statement_timeout", NULL, &err), ST_OK);
+    put(1);
+    assert_int_equal(pg_query(pg, &last, arena, "SELECT v + 6 FROM deferred", NULL, &err), ST_OK);
+    assert_int_equal(pg_deferred_join(pg, &err), ST_OK);
+    assert_string_equal(PQgetvalue(first, 0, 0), "30s");
+    assert_int_equal(pg_int(last, 0, 0), 7);
+    assert_int_equal(pg_defer(pg, &err), ST_OK);
+    assert_int_equal(pg_deferred_join(pg, &err), ST_OK); /* of nothing */
+    assert_int_equal(ask("SELECT sum(v) FROM deferred"), 1);
+    assert_int_equal(pg_defer(pg, &err), ST_OK);
+    put(1);
+    put(2);
+    assert_int_equal(pg_deferred_join(pg, &err), ST_REJECT);
+    assert_string_equal(pg_sqlstate(pg), "23505");
+    assert_true(idle());
+    assert_int_equal(ask("SELECT count(*) FROM deferred"), 0);
+    assert_int_equal(pg_begin_deferred(pg, &err), ST_OK);
+    put(1);
+    assert_int_equal(pg_deferred_join(pg, &err), ST_OK);
+    assert_int_equal(pg_commit(pg, &err), ST_OK);
+    assert_int_equal(ask("SELECT sum(v) FROM deferred"), 1);
+    tell("DROP TABLE deferred");
 }
 
 /* The first failure is told, not those that follow from it, and nothing of the rest is done. */
@@ -668,9 +712,11 @@ int main(void)
         WITH_PG(a_lost_connection),
         WITH_PG(a_transaction_begins_on_a_new_connection),
         WITH_PG(copies),
+        WITH_PG(copy_among_statements),
         WITH_PG(a_hundred_refused_copies),
         WITH_PG(a_copy_that_is_none),
         WITH_PG(a_deferred_commit),
+        WITH_PG(deferred_results),
         WITH_PG(a_deferred_failure),
         WITH_PG(a_deferred_loss),
         WITH_PG(what_no_waiting_mends),

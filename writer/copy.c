@@ -11,12 +11,11 @@
     "output_tokens, num_requests, quantity, quantity_unit, cost_amount, currency, extra, "         \
     "first_seen_at, changed_at, job_id"
 
-const char copy_sql[] = "COPY usage_metrics (" COLUMNS ") FROM STDIN (FORMAT binary)";
-const char copy_stage_sql[] =
-    "CREATE TEMPORARY TABLE uf_incoming (LIKE usage_metrics) ON COMMIT DROP";
-const char copy_staged_sql[] = "COPY pg_temp.uf_incoming (" COLUMNS ") FROM STDIN (FORMAT binary)";
-const char copy_insert_sql[] =
-    "INSERT INTO usage_metrics (" COLUMNS ") SELECT " COLUMNS " FROM pg_temp.uf_incoming";
+const char copy_sql[] = "COPY usage_metrics (" COLUMNS ") FROM STDIN (FORMAT binary); ";
+const char copy_guarded_sql[] =
+    "CREATE TEMPORARY TABLE uf_incoming (LIKE usage_metrics) ON COMMIT DROP; "
+    "COPY pg_temp.uf_incoming (" COLUMNS ") FROM STDIN (FORMAT binary); "
+    "INSERT INTO usage_metrics (" COLUMNS ") SELECT " COLUMNS " FROM pg_temp.uf_incoming; ";
 
 static void put_be(struct buf *b, uint64_t v, size_t bytes)
 {

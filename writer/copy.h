@@ -5,12 +5,11 @@
 #include "common/arena.h"
 #include "common/wire.h"
 
-/* The statement, with its columns in the order written here. */
+/* The statement, with its columns in the order written here; others may follow it. */
 extern const char copy_sql[];
-/* The same where row-level security holds for this login, through which Postgres does not COPY:
- * `copy_stage_sql` makes a table that lasts to the end of the transaction, `copy_staged_sql` fills
- * it, `copy_insert_sql` moves its rows. */
-extern const char copy_stage_sql[], copy_staged_sql[], copy_insert_sql[];
+/* The same where row-level security holds for this login, through which Postgres does not COPY: by
+ * way of a table that lasts to the end of the transaction. */
+extern const char copy_guarded_sql[];
 
 void copy_begin(struct buf *b);
 /* `now_us`: the database's clock, for first_seen_at and changed_at. */
