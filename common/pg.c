@@ -16,7 +16,6 @@
 #define CONNECT_LIMIT_US (10 * US_PER_S)
 #define COPY_CHUNK       ((size_t)1 << 20)
 
-#define BEGIN_SQL        "BEGIN; "
 #define DEFERRED_RESULTS 4
 
 /* The result of a deferred statement that somebody asked for. */
@@ -28,8 +27,7 @@ struct wanted {
 
 struct pg {
     char *url, *schema, *application_name;
-    char *begin_sql;
-    const char *settings_sql; /* the part of it behind BEGIN_SQL */
+    char *begin_sql, *settings_sql; /* the latter as one statement, without BEGIN */
     PGconn *conn;
     char sqlstate[6];
     int64_t wait_us;
@@ -51,31 +49,46 @@ static void no_notice(void *arg, const char *text)
     (void)text;
 }
 
+/* Of each transaction, with which they end, so a pooler may hand the connection to anybody after.
+ * The methods switched off: a batch's few keys must find their rows by the index, whatever the
+ * planner thinks of a table that has just grown. jit: it would compile for longer than they run. */
+static const struct {
+    const char *name, *value;
+} settings[] = {
+    {"statement_timeout", "30s"},
+    {"lock_timeout", "10s"},
+    {"idle_in_transaction_session_timeout", "60s"},
+    {"timezone", "UTC"},
+    {"jit", "off"},
+    {"enable_hashjoin", "off"},
+    {"enable_mergejoin", "off"},
+    {"enable_seqscan", "off"},
+};
+
+static void make_begin(struct pg *pg)
+{
+    struct arena *a = arena_new();
+    struct buf begin = {.arena = a}, select = {.arena = a};
+
+    buf_printf(&begin, "BEGIN; SET LOCAL search_path = \"%s\"", pg->schema);
+    buf_printf(&select, "SELECT set_config('search_path', '\"%s\"', true)", pg->schema);
+    for (size_t i = 0; i < sizeof(settings) / sizeof(settings[0]); i++) {
+        buf_printf(&begin, "; SET LOCAL %s = '%s'", settings[i].name, settings[i].value);
+        buf_printf(&select, ", set_config('%s', '%s', true)", settings[i].name, settings[i].value);
+    }
+    pg->begin_sql = xstrdup(begin.at);
+    pg->settings_sql = xstrdup(select.at);
+    arena_free(&a);
+}
+
 void pg_open(struct pg **out, const char *url, const char *schema, const char *application_name)
 {
     struct pg *pg = xalloc(1, sizeof(*pg));
-    /* They end with the transaction, so a pooler may hand the connection to anybody after.
-     * The methods switched off: a batch's few keys must find their rows by the index, whatever the
-     * planner thinks of a table that has just grown. jit: it would compile for longer than they
-     * run. */
-    static const char begin[] =
-        BEGIN_SQL "SELECT set_config('search_path', '\"%s\"', true), "
-                  "set_config('statement_timeout', '30s', true), "
-                  "set_config('lock_timeout', '10s', true), "
-                  "set_config('idle_in_transaction_session_timeout', '60s', true), "
-                  "set_config('timezone', 'UTC', true), set_config('jit', 'off', true), "
-                  "set_config('enable_hashjoin', 'off', true), "
-                  "set_config('enable_mergejoin', 'off', true), "
-                  "set_config('enable_seqscan', 'off', true)";
-    size_t len = sizeof(begin) + strlen(schema);
-
     pg->url = xstrdup(url);
     pg->schema = xstrdup(schema);
     pg->application_name = xstrdup(application_name);
-    pg->begin_sql = xalloc(1, len);
-    (void)snprintf(pg->begin_sql, len, begin, schema);
-    pg->settings_sql = pg->begin_sql + strlen(BEGIN_SQL);
     pg->wait_us = PG_WAIT_DEFAULT_US + 5 * US_PER_S; /* the server's own limit ends it first */
+    make_begin(pg);
     *out = pg;
 }
 
@@ -97,6 +110,7 @@ void pg_close(struct pg **pg)
     free((*pg)->schema);
     free((*pg)->application_name);
     free((*pg)->begin_sql);
+    free((*pg)->settings_sql);
     free(*pg);
     *pg = NULL;
 }

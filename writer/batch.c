@@ -37,6 +37,7 @@ struct work {
     struct row **slots;
     size_t n_slots;   /* a power of two */
     struct row *rows; /* one for each record, in the order of the pages */
+    struct row **by_key;
     size_t n_rows, n_new;
     struct row **gone;
     size_t n_gone, cap_gone;
@@ -155,8 +156,7 @@ static void sort_pages(struct work *w)
 }
 
 /* Locks the accounts in the order of their ids and reads their lease's epoch: a claim can not slip
- * in between this check and the COMMIT. In the same round trip the trigger on usage_metrics is told
- * that this transaction names the days it changes (unsum_days). */
+ * in between this check and the COMMIT. */
 static enum status fence_ask(struct work *w, PGresult **out, struct err *err)
 {
     struct pg_column ids;
@@ -168,11 +168,20 @@ static enum status fence_ask(struct work *w, PGresult **out, struct err *err)
             pg_column_int(&ids, w->by_feed[i]->origin->account_id);
     pg_param_columns(&p, &ids, 1);
     return pg_query(w->pg, out, w->a,
-                    "SELECT account_id, lease_epoch, epoch_us(now()), "
-                    "row_security_active('usage_metrics'), (SELECT set_config('uf.sums', 'kept', "
-                    "true)) FROM accounts "
-                    "WHERE account_id = ANY ($1::bigint[]) ORDER BY account_id FOR NO KEY "
-                    "UPDATE",
+                    "SELECT account_id, lease_epoch FROM accounts WHERE account_id = ANY "
+                    "($1::bigint[]) ORDER BY account_id FOR NO KEY UPDATE",
+                    &p, err);
+}
+
+/* What else the transaction has to know, and to say: the trigger on usage_metrics hears that it
+ * names the days it changes (unsum_sql). */
+static enum status moment_ask(struct work *w, PGresult **out, struct err *err)
+{
+    struct pg_params p = {.binary_result = true};
+
+    return pg_query(w->pg, out, w->a,
+                    "SELECT epoch_us(now()), row_security_active('usage_metrics'), "
+                    "set_config('uf.sums', 'kept', true)",
                     &p, err);
 }
 
@@ -195,15 +204,32 @@ static void fence(struct work *w, const PGresult *r)
         w->by_feed[n++] = bp;
     }
     w->n_live = n;
-    if (PQntuples(r) > 0) {
-        w->now_us = pg_bin_int(r, 0, 2);
-        w->guarded = pg_bin_int(r, 0, 3);
-    }
 }
 
 /* ---- collect and probe ---- */
 
-/* The rows of the live pages. */
+static int compare_rows(const void *a, const void *b)
+{
+    const struct row *x = *(struct row *const *)a, *y = *(struct row *const *)b;
+
+    if (x->account_id != y->account_id)
+        return x->account_id < y->account_id ? -1 : 1;
+    if (x->bucket_us != y->bucket_us)
+        return x->bucket_us < y->bucket_us ? -1 : 1;
+    return memcmp(x->row_key, y->row_key, sizeof(x->row_key));
+}
+
+/* In the order of the primary key, in which they go into the table: whoever reads a span of an
+ * account by it later meets them side by side. */
+static void sort_rows(struct work *w)
+{
+    w->by_key = ARENA_ARRAY(w->a, w->n_rows, struct row *);
+    for (size_t i = 0; i < w->n_rows; i++)
+        w->by_key[i] = &w->rows[i];
+    qsort(w->by_key, w->n_rows, sizeof(*w->by_key), compare_rows);
+}
+
+/* The rows of the live pages, each once. */
 static void collect(struct work *w)
 {
     size_t total = 0;
@@ -237,6 +263,7 @@ static void collect(struct work *w)
             row_link(w, row);
         }
     }
+    sort_rows(w);
 }
 
 /* The live page whose buckets a row of the table lies in, or NULL. */
@@ -510,7 +537,7 @@ static enum status update_changed(struct work *w, struct err *err)
 /* The new rows on their way: the next piece of them in COPY's form. */
 struct copying {
     struct buf piece;
-    size_t next; /* of w->rows */
+    size_t next; /* of w->by_key */
     size_t n;
 };
 
@@ -520,7 +547,7 @@ static void copy_fill(struct work *w, struct copying *c)
     if (c->n == 0)
         copy_begin(&c->piece);
     for (; c->n < w->n_new && c->piece.len < COPY_PIECE; c->next++) {
-        const struct row *row = &w->rows[c->next];
+        const struct row *row = w->by_key[c->next];
         if (row->state != ROW_NEW)
             continue;
         copy_row(&c->piece, row->page->origin, row->page->page->asked.feed, row->record, w->now_us);
@@ -598,7 +625,8 @@ static enum status revisions_before(struct work *w, struct pg_column *revisions,
 
     pg_columns_open(revisions, w->a, types, REVISION_COLUMNS);
     for (size_t i = 0; i < w->n_rows; i++)
-        revision_put(revisions, &w->rows[i]);
+        if (w->rows[i].page->page->asked.complete_us > 0)
+            revision_put(revisions, &w->rows[i]);
     for (size_t i = 0; i < w->n_gone; i++)
         revision_put(revisions, w->gone[i]);
     if (revisions[0].n == 0)
@@ -656,15 +684,13 @@ static void unsum_sql(struct work *w, struct buf *sql)
     size_t n = 0;
 
     for (size_t i = 0; i < w->n_rows + w->n_gone; i++) {
-        const struct row *row = i < w->n_rows ? &w->rows[i] : w->gone[i - w->n_rows];
-        int64_t day;
-        if (row->state == ROW_SAME)
+        const struct row *row = i < w->n_rows ? w->by_key[i] : w->gone[i - w->n_rows];
+        if (row->state == ROW_SAME ||
+            (n > 0 && days[n - 1][0] == row->account_id && row->bucket_us >= days[n - 1][1] &&
+             row->bucket_us < days[n - 1][1] + US_PER_DAY))
             continue;
-        day = time_floor_us(row->bucket_us, 86400);
-        if (n == 0 || days[n - 1][0] != row->account_id || days[n - 1][1] != day) {
-            days[n][0] = row->account_id;
-            days[n++][1] = day;
-        }
+        days[n][0] = row->account_id;
+        days[n++][1] = time_floor_us(row->bucket_us, 86400);
     }
     if (n == 0)
         return;
@@ -781,15 +807,18 @@ static enum status dead_letters(struct work *w, struct err *err)
  * apart as if no page were fenced; rarely one is. */
 static enum status compare(struct work *w, struct err *err)
 {
-    PGresult *leases, *there;
+    PGresult *moment, *leases, *there;
 
     TRY(pg_begin_deferred(w->pg, err));
     sort_pages(w);
+    TRY(moment_ask(w, &moment, err));
     TRY(fence_ask(w, &leases, err));
     TRY(probe_ask(w, &there, err));
     collect(w);
     TRY(pg_deferred_join(w->pg, err));
     CRASH_POINT("writer.batch.fenced");
+    w->now_us = pg_bin_int(moment, 0, 0);
+    w->guarded = pg_bin_int(moment, 0, 1);
     fence(w, leases);
     if (w->n_live < w->n_pages)
         collect(w);

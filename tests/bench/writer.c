@@ -227,10 +227,13 @@ static void make_twin(struct pg *pg)
     static const char table_sql[] =
         "CREATE TABLE copy_limit (LIKE usage_metrics INCLUDING ALL) PARTITION BY RANGE "
         "(bucket_start)";
-    static const char month_sql[] = "CREATE TABLE copy_limit_1 PARTITION OF copy_limit "
-                                    "FOR VALUES FROM ('2026-11-01Z') TO ('2026-12-01Z')";
+    static const char months_sql[] =
+        "DO $$ DECLARE p record; BEGIN FOR p IN SELECT relname, pg_get_expr(relpartbound, c.oid) "
+        "AS bounds FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid WHERE inhparent = "
+        "'usage_metrics'::regclass LOOP EXECUTE format('CREATE TABLE %I PARTITION OF copy_limit "
+        "%s', 'copy_limit_' || right(p.relname, 7), p.bounds); END LOOP; END $$";
 
-    run_each(pg, (const char *const[]){table_sql, month_sql,
+    run_each(pg, (const char *const[]){table_sql, months_sql,
                                        "INSERT INTO copy_limit SELECT * FROM usage_metrics",
                                        "VACUUM ANALYZE copy_limit", "CHECKPOINT", NULL});
 }
