@@ -113,6 +113,8 @@ CREATE TABLE run_accounts (
     PRIMARY KEY (run_id, account_id)
 );
 CREATE INDEX run_accounts_pending ON run_accounts (account_id) WHERE state = 'pending';
+CREATE INDEX run_accounts_waited_for ON run_accounts (run_id) WHERE state = 'pending';
+CREATE INDEX run_accounts_failed ON run_accounts (run_id) WHERE state = 'failed';
 COMMENT ON TABLE run_accounts IS 'The accounts of a run that was asked for; of scheduled runs only those that failed.';
 
 CREATE TABLE owed_windows (

@@ -9,12 +9,17 @@
 #include "common/clock.h"
 #include "common/status.h"
 
+static inline _Noreturn void give_up(const char *why)
+{
+    (void)fprintf(stderr, "bench: %s\n", why);
+    exit(1);
+}
+
 static inline void must(enum status st, const struct err *err)
 {
     if (st == ST_OK)
         return;
-    (void)fprintf(stderr, "bench: %s\n", err->text);
-    exit(1);
+    give_up(err->text);
 }
 
 static inline double seconds_since(int64_t mono_us)

@@ -9,13 +9,12 @@
  * and dropped. */
 #include "tests/bench/bench.h"
 
-#include <curl/curl.h>
 #include <string.h>
 #include <unistd.h>
-#include <uv.h>
 
 #include "common/link.h"
 #include "common/wire.h"
+#include "tests/bench/multi.h"
 
 #define IN_FLIGHT_MAX 4096
 #define FEEDS         9
@@ -26,12 +25,6 @@ static const char *const feeds[FEEDS] = {
     "audio_speeches",    "audio_transcriptions", "vector_stores", "code_interpreter_sessions",
     "file_search_calls",
 };
-
-static _Noreturn void give_up(const char *why)
-{
-    (void)fprintf(stderr, "bench: %s\n", why);
-    exit(1);
-}
 
 /* ---- ours: the scheduler and the sink of a real uf-fetcher ---- */
 
@@ -208,9 +201,7 @@ static void driver_open(struct driver *d)
 /* ---- the limit: libcurl and libuv, and nothing else ---- */
 
 struct bare {
-    uv_loop_t *loop;
-    uv_timer_t timer;
-    CURLM *multi;
+    struct multi multi;
     CURL *easy[IN_FLIGHT_MAX];
     struct body {
         char bytes[65536];
@@ -219,12 +210,6 @@ struct bare {
     size_t in_flight;
     struct curl_slist *headers;
     uint64_t to_start, to_answer;
-};
-
-struct watched {
-    uv_poll_t poll;
-    struct bare *bare;
-    curl_socket_t fd;
 };
 
 static size_t bare_body(char *at, size_t size, size_t n, void *arg)
@@ -238,99 +223,25 @@ static size_t bare_body(char *at, size_t size, size_t n, void *arg)
     return size * n;
 }
 
-static void bare_start(struct bare *b, CURL *easy, struct body *body)
+static void bare_start(struct bare *b, CURL *easy)
 {
+    char *body;
+
     b->to_start--;
-    body->len = 0;
-    if (curl_multi_add_handle(b->multi, easy) != CURLM_OK)
-        give_up("curl_multi_add_handle");
+    (void)curl_easy_getinfo(easy, CURLINFO_PRIVATE, &body);
+    ((struct body *)(void *)body)->len = 0;
+    multi_add(&b->multi, easy);
 }
 
-static void bare_harvest(struct bare *b)
+static void bare_answered(struct multi *m, CURL *easy)
 {
-    const struct CURLMsg *msg;
-    int left;
+    struct bare *b = m->owner;
 
-    while ((msg = curl_multi_info_read(b->multi, &left))) {
-        CURL *easy = msg->easy_handle;
-        long status = 0;
-        void *body;
-        if (msg->data.result != CURLE_OK)
-            give_up(curl_easy_strerror(msg->data.result));
-        (void)curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &status);
-        (void)curl_easy_getinfo(easy, CURLINFO_PRIVATE, &body);
-        if (status != 200)
-            give_up("the server does not answer 200");
-        (void)curl_multi_remove_handle(b->multi, easy);
-        b->to_answer--;
-        if (b->to_start > 0)
-            bare_start(b, easy, body);
-    }
+    b->to_answer--;
+    if (b->to_start > 0)
+        bare_start(b, easy);
     if (b->to_answer == 0)
-        uv_stop(b->loop);
-}
-
-static void bare_ready(uv_poll_t *poll, int status, int events)
-{
-    struct watched *w = poll->data;
-    int running, flags = (status < 0 ? CURL_CSELECT_ERR : 0) |
-                         (events & UV_READABLE ? CURL_CSELECT_IN : 0) |
-                         (events & UV_WRITABLE ? CURL_CSELECT_OUT : 0);
-    struct bare *b = w->bare;
-
-    (void)curl_multi_socket_action(b->multi, w->fd, flags, &running);
-    bare_harvest(b);
-}
-
-static void bare_time(uv_timer_t *timer)
-{
-    struct bare *b = timer->data;
-    int running;
-
-    (void)curl_multi_socket_action(b->multi, CURL_SOCKET_TIMEOUT, 0, &running);
-    bare_harvest(b);
-}
-
-static int bare_timer(CURLM *multi, long ms, void *arg)
-{
-    struct bare *b = arg;
-
-    (void)multi;
-    if (ms < 0)
-        (void)uv_timer_stop(&b->timer);
-    else
-        (void)uv_timer_start(&b->timer, bare_time, (uint64_t)ms, 0);
-    return 0;
-}
-
-static void bare_closed(uv_handle_t *handle)
-{
-    free(handle);
-}
-
-static int bare_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *of)
-{
-    struct bare *b = arg;
-    struct watched *w = of;
-
-    (void)easy;
-    if (what == CURL_POLL_REMOVE) {
-        if (w)
-            uv_close((uv_handle_t *)&w->poll, bare_closed);
-        (void)curl_multi_assign(b->multi, fd, NULL);
-        return 0;
-    }
-    if (!w) {
-        w = xalloc(1, sizeof(*w));
-        *w = (struct watched){.bare = b, .fd = fd};
-        (void)uv_poll_init_socket(b->loop, &w->poll, fd);
-        w->poll.data = w;
-        (void)curl_multi_assign(b->multi, fd, w);
-    }
-    return uv_poll_start(&w->poll,
-                         (what & CURL_POLL_IN ? UV_READABLE : 0) |
-                             (what & CURL_POLL_OUT ? UV_WRITABLE : 0),
-                         bare_ready);
+        multi_stop(m);
 }
 
 static void bare_open(struct bare *b, const char *base_url, const char *ca_file)
@@ -342,15 +253,8 @@ static void bare_open(struct bare *b, const char *base_url, const char *ca_file)
                      "limit=168&group_by=project_id&group_by=user_id&group_by=api_key_id",
                      base_url);
 
-    b->loop = uv_default_loop();
-    b->multi = curl_multi_init();
+    multi_open(&b->multi, bare_answered, b);
     b->headers = curl_slist_append(NULL, "Authorization: Bearer sk-admin-bench-00000000");
-    (void)uv_timer_init(b->loop, &b->timer);
-    b->timer.data = b;
-    (void)curl_multi_setopt(b->multi, CURLMOPT_SOCKETFUNCTION, bare_socket);
-    (void)curl_multi_setopt(b->multi, CURLMOPT_SOCKETDATA, b);
-    (void)curl_multi_setopt(b->multi, CURLMOPT_TIMERFUNCTION, bare_timer);
-    (void)curl_multi_setopt(b->multi, CURLMOPT_TIMERDATA, b);
     for (size_t i = 0; i < b->in_flight; i++) {
         CURL *e = b->easy[i] = curl_easy_init();
         (void)curl_easy_setopt(e, CURLOPT_URL, url);
@@ -374,8 +278,8 @@ static double limit(struct bare *b, uint64_t requests)
 
     b->to_start = b->to_answer = requests;
     for (size_t i = 0; i < b->in_flight; i++)
-        bare_start(b, b->easy[i], &b->bodies[i]);
-    (void)uv_run(b->loop, UV_RUN_DEFAULT);
+        bare_start(b, b->easy[i]);
+    multi_run(&b->multi);
     return (cpu_seconds() - began) / (double)requests;
 }
 

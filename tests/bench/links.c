@@ -35,12 +35,6 @@ static unsigned char public_keys[N_ROLES][CURVE_KEY_LEN], secret_keys[N_ROLES][C
 static const char *keys_file; /* NULL: plain */
 static const char small[SMALL];
 
-static _Noreturn void give_up(const char *why)
-{
-    (void)fprintf(stderr, "bench: %s\n", why);
-    exit(1);
-}
-
 static void zmq_must(int rc, const char *what)
 {
     if (rc >= 0)

@@ -51,12 +51,6 @@ struct driver {
     size_t n_acks, cap_acks;
 };
 
-static _Noreturn void give_up(const char *why)
-{
-    (void)fprintf(stderr, "bench: %s\n", why);
-    exit(1);
-}
-
 static void beat(struct driver *d, uint32_t capacity)
 {
     const struct ready ready = {.instance = text_of(d->cfg.instance), .capacity = capacity};
