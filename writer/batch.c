@@ -226,7 +226,7 @@ static void sort_rows(struct work *w)
     w->by_key = ARENA_ARRAY(w->a, w->n_rows, struct row *);
     for (size_t i = 0; i < w->n_rows; i++)
         w->by_key[i] = &w->rows[i];
-    qsort(w->by_key, w->n_rows, sizeof(*w->by_key), compare_rows);
+    qsort(w->by_key, w->n_rows, sizeof(struct row *), compare_rows);
 }
 
 /* The rows of the live pages, each once. */

@@ -162,6 +162,29 @@ def _():
     wait_for("the run goes on", lambda: s.control({"cmd": "run_status", "run_id": run["run_id"]})["state"] == "done", 20)
 
 
+@test("control: a run tells what is still to be read, however many its accounts are, and ends without the disabled ones")
+def _():
+    with stack(sim={"accounts": 1}) as s:  # nobody fetches
+        s.wait_ready(s.start("scheduler"))
+        s.control({"cmd": "pause"})
+        s.sql("INSERT INTO accounts (name, provider, base_url, key_ciphertext, key_hint) "
+              "SELECT 'a' || n, 'openai', 'http://127.0.0.1:9', '', '' FROM generate_series(1, 5000) AS n")
+        run = s.control({"cmd": "run"})["run_id"]
+        for _ in range(20):
+            said = s.control({"cmd": "run_status", "run_id": run})
+        equal((said["state"], said["accounts"]), ("running", {"total": 5000, "ok": 0, "failed": 0, "pending": 5000}), "before")
+        s.sql("UPDATE accounts SET enabled = name = 'a5000'")
+        equal(s.control({"cmd": "run_status", "run_id": run})["state"], "running", "state with one account that is enabled")
+        s.sql("UPDATE accounts SET enabled = false")
+        said = s.control({"cmd": "run_status", "run_id": run})
+        equal((said["state"], said["accounts"]["pending"]), ("done", 0), "when all are disabled")
+        s.one("scheduler").stop()
+        wait_for("its server's processes, which tell what they have read when they end", lambda: s.value(
+            "SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name LIKE 'uf-scheduler%%'"), 20)
+        read = s.value("SELECT idx_tup_fetch FROM pg_stat_user_tables WHERE relname = 'run_accounts'")
+        check(read < 30000, f"{read} rows of run_accounts were read to tell 22 times how a run of 5,000 is doing")
+
+
 @test("BR-017 live windows go before what is owed, however much that is")
 def _():
     s = shared(running)
