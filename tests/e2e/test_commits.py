@@ -74,6 +74,15 @@ def _():
         ends_exact(s, waiting, range(2))
 
 
+@test("a batch goes off when no more pages come, however long it might wait for them")
+def _():
+    with stack(sim={"accounts": 1}, env={"UF_BACKFILL": "2d"}) as s:
+        s.start_all(writer={"UF_BATCH_MS": "60000"})
+        s.add_accounts([0])
+        s.run(seconds=30)
+        s.compare([0], s.sim.start_now - 86400)
+
+
 @test("BR-092 the writer's connection ends in the middle of COPY: the batch is owed and written")
 def _():
     with stack(sim={"accounts": 20}, env={"UF_BACKFILL": "6d"}) as s:
