@@ -86,8 +86,8 @@ enum status pg_deferred_wait(struct pg *pg, struct err *err) CHECKED;
 int pg_socket(const struct pg *pg); /* readable when something came; -1: not connected */
 
 /* COPY ... FROM STDIN of bytes already in COPY's form, in as many pieces as one likes: Postgres
- * reads one while the next is made. Other statements may stand before and behind it in `sql`, one
- * of each round trip less. pg_copy_begin does not wait; the first pg_copy_put does. All of it
+ * reads one while the next is made. Other statements may stand before and behind it in `sql`, each
+ * a round trip less. pg_copy_begin does not wait; the first pg_copy_put does. All of it
  * shares the time of one statement; after a failure the COPY is over. `out_rows`, of a COPY that
  * is the last statement, may be NULL. */
 enum status pg_copy_begin(struct pg *pg, const char *sql, struct err *err) CHECKED;
