@@ -534,38 +534,25 @@ static enum status update_changed(struct work *w, struct err *err)
 
 #define COPY_PIECE ((size_t)64 << 10) /* bytes; Postgres reads one while the next is made */
 
-/* The new rows on their way: the next piece of them in COPY's form. */
-struct copying {
-    struct buf piece;
-    size_t next; /* of w->by_key */
-    size_t n;
-};
-
-static void copy_fill(struct work *w, struct copying *c)
-{
-    c->piece.len = 0;
-    if (c->n == 0)
-        copy_begin(&c->piece);
-    for (; c->n < w->n_new && c->piece.len < COPY_PIECE; c->next++) {
-        const struct row *row = w->by_key[c->next];
-        if (row->state != ROW_NEW)
-            continue;
-        copy_row(&c->piece, row->page->origin, row->page->page->asked.feed, row->record, w->now_us);
-        c->n++;
-    }
-    if (c->n == w->n_new)
-        copy_end(&c->piece);
-}
-
 /* Sends `sql`, in which a COPY is, and the new rows. */
 static enum status copy_new(struct work *w, const char *sql, struct err *err)
 {
-    struct copying c = {.piece = {.arena = w->a}};
+    struct buf piece = {.arena = w->a};
+    size_t left = w->n_new;
 
     TRY(pg_copy_begin(w->pg, sql, err));
-    while (c.n < w->n_new) {
-        copy_fill(w, &c);
-        TRY(pg_copy_put(w->pg, (struct text){c.piece.at, c.piece.len}, err));
+    copy_begin(&piece);
+    for (size_t i = 0; left > 0; i++) {
+        const struct row *row = w->by_key[i];
+        if (row->state != ROW_NEW)
+            continue;
+        copy_row(&piece, row->page->origin, row->page->page->asked.feed, row->record, w->now_us);
+        if (--left == 0)
+            copy_end(&piece);
+        else if (piece.len < COPY_PIECE)
+            continue;
+        TRY(pg_copy_put(w->pg, (struct text){piece.at, piece.len}, err));
+        piece.len = 0;
     }
     CRASH_POINT("writer.rows.copied");
     return pg_copy_end(w->pg, NULL, err);
@@ -577,9 +564,12 @@ static enum status copy_new(struct work *w, const char *sql, struct err *err)
 static const char *revision_of(const struct row *row)
 {
     const struct window *asked = &row->page->page->asked;
-    int64_t width_us = (row->record ? row->record->bucket_seconds : asked->bucket_s) * US_PER_S;
+    int64_t width_us;
 
-    if (row->state == ROW_SAME || row->bucket_us + width_us > asked->complete_us)
+    if (row->state == ROW_SAME || row->bucket_us >= asked->complete_us)
+        return NULL; /* as nearly all are; the record, far away, is not touched */
+    width_us = (row->record ? row->record->bucket_seconds : asked->bucket_s) * US_PER_S;
+    if (row->bucket_us + width_us > asked->complete_us)
         return NULL;
     if (row->state == ROW_NEW && row->bucket_us < asked->complete_from_us)
         return NULL; /* never read before */
@@ -625,8 +615,7 @@ static enum status revisions_before(struct work *w, struct pg_column *revisions,
 
     pg_columns_open(revisions, w->a, types, REVISION_COLUMNS);
     for (size_t i = 0; i < w->n_rows; i++)
-        if (w->rows[i].page->page->asked.complete_us > 0)
-            revision_put(revisions, &w->rows[i]);
+        revision_put(revisions, &w->rows[i]);
     for (size_t i = 0; i < w->n_gone; i++)
         revision_put(revisions, w->gone[i]);
     if (revisions[0].n == 0)

@@ -27,7 +27,6 @@
 #define BATCH     ((size_t)50)        /* accounts */
 
 struct asked {
-    const struct feed *feed;
     struct window window;
     const char *url;
 };
@@ -198,16 +197,6 @@ static void write_all(const struct bare *b, void *in)
     arena_free(&a);
 }
 
-static double cpu_of_children(void)
-{
-    struct rusage used;
-
-    if (getrusage(RUSAGE_CHILDREN, &used) < 0)
-        abort();
-    return (double)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) +
-           (double)(used.ru_utime.tv_usec + used.ru_stime.tv_usec) / 1e6;
-}
-
 /* ---- what to do ---- */
 
 static void read_feed(struct bare *b, const char *given)
@@ -219,16 +208,14 @@ static void read_feed(struct bare *b, const char *given)
     struct asked *asked = &b->feeds[b->n_feeds++];
     size_t len = strcspn(given, ":");
     struct request request = {0};
-    struct question q = {0};
+    struct question q = {.feed = feed_find(&openai_provider, (struct text){given, len})};
     char *end;
 
-    asked->feed = feed_find(&openai_provider, (struct text){given, len});
-    if (!asked->feed || given[len] != ':')
+    if (!q.feed || given[len] != ':')
         give_up("no such feed");
-    asked->window = (struct window){.feed = text_of(asked->feed->name),
+    asked->window = (struct window){.feed = text_of(q.feed->name),
                                     .from_us = strtoll(given + len + 1, &end, 10) * US_PER_S};
     asked->window.bucket_s = (uint32_t)strtoul(end + 1, NULL, 10);
-    q.feed = asked->feed;
     q.window = asked->window;
     must(openai_provider.ask(&request, b->arena, &who, &q, &err), &err);
     asked->url = request.url;
@@ -283,7 +270,8 @@ int main(int argc, char **argv)
         give_up("zmq_bind");
     write_all(&b, in);
     (void)waitpid(child, NULL, 0);
-    (void)printf("%.6f\t%.6f\t%.6f\n", seconds_since(began), cpu_of_children(), cpu_seconds());
+    (void)printf("%.6f\t%.6f\t%.6f\n", seconds_since(began), cpu_seconds_of(RUSAGE_CHILDREN),
+                 cpu_seconds());
     (void)zmq_close(in);
     (void)zmq_ctx_term(zmq);
     arena_free(&b.arena);

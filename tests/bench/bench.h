@@ -27,15 +27,20 @@ static inline double seconds_since(int64_t mono_us)
     return (double)(clock_mono_us() - mono_us) / 1e6;
 }
 
-/* Of this process, user and system. */
-static inline double cpu_seconds(void)
+/* User and system; `who`: RUSAGE_SELF, or RUSAGE_CHILDREN of those that were waited for. */
+static inline double cpu_seconds_of(int who)
 {
     struct rusage used;
 
-    if (getrusage(RUSAGE_SELF, &used) < 0)
+    if (getrusage(who, &used) < 0)
         abort();
     return (double)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) +
            (double)(used.ru_utime.tv_usec + used.ru_stime.tv_usec) / 1e6;
+}
+
+static inline double cpu_seconds(void)
+{
+    return cpu_seconds_of(RUSAGE_SELF);
 }
 
 /* One pair of one figure, for tests/bench/run: name, ours, limit. */
