@@ -371,10 +371,13 @@ enum status ledger_due(struct ledger *l, int64_t *out, struct err *err)
 
 /* ---- settle ---- */
 
+/* FOR UPDATE: whoever adds to what an account is to do (run_accounts, owed_windows) holds its row
+ * FOR KEY SHARE, by the foreign key. So either the release sees it, or it is added when the release
+ * is over, and finds an account that it has to wake. */
 static const char lock_sql[] =
     "SELECT a.account_id, a.lease_epoch FROM accounts a JOIN unnest($1::bigint[], $2::bigint[]) "
     "AS j (account_id, epoch) ON a.account_id = j.account_id AND a.lease_epoch = j.epoch ORDER BY "
-    "a.account_id FOR NO KEY UPDATE OF a";
+    "a.account_id FOR UPDATE OF a";
 
 /* How feeds' readings ended; the flags, as bits. An audit's moment is now(), when its flag is set.
  */

@@ -39,7 +39,7 @@ static enum status account_find(struct ledger *l, struct arena *a, struct text n
     return ST_OK;
 }
 
-/* An account whose job is out now is claimed again when that ends: see release_sql. One account
+/* An account whose job is out now is claimed again when that ends: see lock_sql, release_sql. One
  * goes before all others, however many have been due for long: somebody waits for it. */
 static enum status run_due(struct ledger *l, struct arena *a, int64_t account_id,
                            const char *run_id, struct err *err)
@@ -75,7 +75,7 @@ static enum status run_insert(struct ledger *l, struct arena *a, int64_t account
     TRY(pg_query(l->pg, NULL, NULL,
                  "INSERT INTO run_accounts (run_id, account_id) "
                  "SELECT $1::uuid, account_id FROM accounts WHERE enabled AND ($2::bigint = 0 OR "
-                 "account_id = $2::bigint)",
+                 "account_id = $2::bigint) ORDER BY account_id", /* as settlements lock them */
                  &who, err));
     TRY(pg_query(l->pg, &r, a,
                  "UPDATE fetch_runs SET accounts_total = (SELECT count(*) "

@@ -85,6 +85,25 @@ def _():
         has_month(s, n, start, end, ["costs"])
 
 
+@test("inject, run: asked for while the account's reading is being settled: not left until it is due again")
+def _():
+    s = shared(running)
+    start, end = month(3)
+    one = {"account": "sim-000000"}
+    s.sql("CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.7); RETURN NULL; END'")
+    s.sql("CREATE TRIGGER slow AFTER UPDATE ON accounts FOR EACH ROW WHEN (OLD.lease_job IS NOT NULL AND NEW.lease_job IS NULL) "
+          "EXECUTE FUNCTION slow()")
+    try:
+        for ask in ({"cmd": "inject", "feed": "costs", "from": text(start), "to": text(end), **one}, {"cmd": "run", **one}, {"cmd": "run"}):
+            s.control({"cmd": "run", **one})
+            wait_for("a settlement", lambda: s.value("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep')"), every=0.01)
+            answer = s.control(ask)
+            wait_for(f"{ask}", lambda run=answer["run_id"]: s.control({"cmd": "run_status", "run_id": run})["state"] == "done", 20)
+    finally:
+        s.sql("DROP FUNCTION slow CASCADE")
+    has_month(s, 0, start, end, ["costs"])
+
+
 def documented_line():
     """The command that the docs show for a plain ZeroMQ tool."""
     root = os.path.join(os.path.dirname(__file__), "..", "..")
