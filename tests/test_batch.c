@@ -74,7 +74,7 @@ static int setup(void **state)
         return 0;
     tell("TRUNCATE usage_metrics, usage_revisions, dead_letters, accounts CASCADE; "
          "INSERT INTO accounts (account_id, name, provider, base_url, key_ciphertext, key_hint, "
-         "lease_epoch) SELECT n, 'a' || n, 'openai', 'https://x', '', '', 1 "
+         "lease_epoch) SELECT n, 'a' || n, 'openai', 'https://x', '', '', 2 "
          "FROM generate_series(1, 4) AS n");
     return 0;
 }
@@ -164,7 +164,7 @@ static void buckets_are_replaced(void **state)
     (void)state;
     NEEDS_POSTGRES();
     for (size_t i = 0; i < ROWS(replace_cases); i++) {
-        struct batch_page p = page_of(1, 1, hour, replace_cases[i].rows);
+        struct batch_page p = page_of(1, 2, hour, replace_cases[i].rows);
         const char *name = replace_cases[i].name;
         good &= same_int(name, commit(&p, 1), ST_OK);
         good &= same_int(name, p.fate, PAGE_COMMITTED);
@@ -182,9 +182,9 @@ static void buckets_are_replaced(void **state)
 static void only_its_own_buckets(void **state)
 {
     int64_t hour = us("2026-10-05T10:00:00Z");
-    struct batch_page before[] = {page_of(1, 1, hour, "a=1"), page_of(1, 1, hour + HOUR_US, "a=2"),
-                                  page_of(2, 1, hour, "a=3"), page_of(1, 1, hour, "x=4")};
-    struct batch_page after = page_of(1, 1, hour, "");
+    struct batch_page before[] = {page_of(1, 2, hour, "a=1"), page_of(1, 2, hour + HOUR_US, "a=2"),
+                                  page_of(2, 2, hour, "a=3"), page_of(1, 2, hour, "x=4")};
+    struct batch_page after = page_of(1, 2, hour, "");
     struct record_page *other;
 
     (void)state;
@@ -203,7 +203,7 @@ static void only_its_own_buckets(void **state)
 static void the_later_page_wins(void **state)
 {
     int64_t hour = us("2026-10-05T10:00:00Z");
-    struct batch_page pages[] = {page_of(1, 1, hour, "a=1"), page_of(1, 1, hour, "a=7")};
+    struct batch_page pages[] = {page_of(1, 2, hour, "a=1"), page_of(1, 2, hour, "a=7")};
 
     (void)state;
     NEEDS_POSTGRES();
@@ -221,7 +221,7 @@ static void values_arrive_whole(void **state)
 
     (void)state;
     NEEDS_POSTGRES();
-    p = page_of(1, 1, us("2026-10-05T10:00:00Z"), "m=0");
+    p = page_of(1, 2, us("2026-10-05T10:00:00Z"), "m=0");
     r = ARENA_NEW(arena, struct record);
     *r = p.page->records[0];
     r->batch = TRI_FALSE;
@@ -278,8 +278,8 @@ static void revisions(void **state)
     (void)state;
     NEEDS_POSTGRES();
     for (size_t i = 0; i < ROWS(revision_cases); i++) {
-        struct batch_page before = page_of(1, 1, hour, revision_cases[i].before);
-        struct batch_page after = page_of(1, 1, hour, revision_cases[i].after);
+        struct batch_page before = page_of(1, 2, hour, revision_cases[i].before);
+        struct batch_page after = page_of(1, 2, hour, revision_cases[i].after);
         struct record_page *page = ARENA_NEW(arena, struct record_page);
         *page = *after.page;
         if (revision_cases[i].complete_h || revision_cases[i].complete_from_h) {
@@ -312,7 +312,7 @@ static void sums_stay_valid(void **state)
     (void)state;
     NEEDS_POSTGRES();
     for (size_t i = 0; i < ROWS(rounds); i++) {
-        struct batch_page p = page_of(1, 1, hour, rounds[i]);
+        struct batch_page p = page_of(1, 2, hour, rounds[i]);
         tell("TRUNCATE usage_unsummed_days; UPDATE usage_summed SET valid = true");
         assert_int_equal(commit(&p, 1), ST_OK);
         assert_string_equal(ask("SELECT valid FROM usage_summed"), "t");
@@ -331,10 +331,10 @@ static const struct {
     int64_t account_id, epoch;
     enum page_fate want;
 } fence_cases[] = {
-    {"the lease that is out", 1, 1, PAGE_COMMITTED},
-    {"an older lease", 2, 0, PAGE_FENCED},
-    {"a lease that is not yet", 3, 2, PAGE_FENCED},
-    {"an account that is gone", 99, 1, PAGE_FENCED},
+    {"the lease that is out", 1, 2, PAGE_COMMITTED},
+    {"an older lease", 2, 1, PAGE_FENCED},
+    {"a lease that is not yet", 3, 3, PAGE_FENCED},
+    {"an account that is gone", 99, 2, PAGE_FENCED},
 };
 
 static void old_leases_are_fenced_off(void **state)
@@ -367,8 +367,8 @@ static void an_old_lease_hides_nothing(void **state)
     NEEDS_POSTGRES();
     for (int old_last = 0; old_last < 2; old_last++) {
         struct batch_page pages[2];
-        pages[!old_last] = page_of(1, 0, hour, "a=5 b=5");
-        pages[old_last] = page_of(1, 1, hour, old_last ? "a=2" : "a=1");
+        pages[!old_last] = page_of(1, 1, hour, "a=5 b=5");
+        pages[old_last] = page_of(1, 2, hour, old_last ? "a=2" : "a=1");
         assert_int_equal(commit(pages, 2), ST_OK);
         assert_int_equal(pages[!old_last].fate, PAGE_FENCED);
         assert_int_equal(pages[old_last].fate, PAGE_COMMITTED);
@@ -378,10 +378,58 @@ static void an_old_lease_hides_nothing(void **state)
     }
 }
 
+static const struct {
+    const char *name;
+    int64_t epoch;
+    uint32_t seq;
+    uint32_t inserted, removed, unchanged;
+    const char *rows; /* of account 1 after it */
+} first_cases[] = {
+    {"a feed's first page ever: nothing is looked for", 1, 0, 2, 0, 0, "a=1 b=1 old=9"},
+    {"the same, whose COMMIT was not heard of: it is", 1, 0, 0, 1, 2, "a=1 b=1"},
+    {"its second page", 1, 1, 2, 1, 0, "a=1 b=1"},
+    {"a later lease", 2, 0, 2, 1, 0, "a=1 b=1"},
+};
+
+/* Beside a page of an account that has long been read. */
+static void the_first_page_ever_is_not_probed(void **state)
+{
+    const int64_t hour = us("2026-10-05T10:00:00Z");
+    bool good = true;
+
+    (void)state;
+    NEEDS_POSTGRES();
+    for (size_t i = 0; i < ROWS(first_cases); i++) {
+        const char *name = first_cases[i].name;
+        struct batch_page before[] = {page_of(1, 2, hour, "old=9"), page_of(2, 2, hour, "a=1 x=1")};
+        struct batch_page pages[] = {page_of(1, first_cases[i].epoch, hour, "a=1 b=1"),
+                                     page_of(2, 2, hour, "a=2 b=1")};
+        struct record_page *first = ARENA_NEW(arena, struct record_page);
+
+        *first = *pages[0].page;
+        first->seq = first_cases[i].seq;
+        pages[0].page = first;
+        if (i != 1) {
+            tell("TRUNCATE usage_metrics; UPDATE accounts SET lease_epoch = 2");
+            good &= same_int(name, commit(before, 2), ST_OK);
+        }
+        tell(arena_printf(arena, "UPDATE accounts SET lease_epoch = %d WHERE account_id = 1",
+                          (int)first_cases[i].epoch));
+        good &= same_int(name, commit(pages, 2), ST_OK);
+        good &= same_int(name, pages[0].inserted, first_cases[i].inserted);
+        good &= same_int(name, pages[0].removed, first_cases[i].removed);
+        good &= same_int(name, pages[0].unchanged, first_cases[i].unchanged);
+        good &=
+            same_int(name, pages[1].inserted + pages[1].updated + pages[1].removed, i == 1 ? 0 : 3);
+        good &= same_str(name, ask(ALL_ROWS), first_cases[i].rows);
+    }
+    assert_true(good);
+}
+
 /* A server that was restarted between two batches costs neither of them. */
 static void a_batch_on_a_new_connection(void **state)
 {
-    struct batch_page p = page_of(1, 1, us("2026-10-05T10:00:00Z"), "a=1");
+    struct batch_page p = page_of(1, 2, us("2026-10-05T10:00:00Z"), "a=1");
 
     (void)state;
     NEEDS_POSTGRES();
@@ -398,9 +446,9 @@ static void every_month_has_a_place(void **state)
 {
     const int64_t old = us("2025-09-25T00:00:00Z"), last = us("2026-12-31T23:00:00Z"),
                   far = us("2031-02-28T23:00:00Z");
-    struct batch_page pages[] = {page_of(1, 1, old, "old=1"), page_of(1, 1, last, "last=1"),
-                                 page_of(1, 1, last + HOUR_US, "first=1"),
-                                 page_of(1, 1, far, "far=1")};
+    struct batch_page pages[] = {page_of(1, 2, old, "old=1"), page_of(1, 2, last, "last=1"),
+                                 page_of(1, 2, last + HOUR_US, "first=1"),
+                                 page_of(1, 2, far, "far=1")};
     struct months none = {{0}};
     struct err err = {0};
 
@@ -415,7 +463,7 @@ static void every_month_has_a_place(void **state)
     assert_string_equal(ask("SELECT count(*) FROM usage_metrics_2027_01"), "1");
     /* somebody drops an old month while we run: the next batch but one finds out */
     tell("DROP TABLE usage_metrics_2025_09");
-    pages[0] = page_of(1, 1, old, "old=2");
+    pages[0] = page_of(1, 2, old, "old=2");
     assert_true(commit(pages, 1) != ST_OK);
     assert_int_equal(commit(pages, 1), ST_OK);
     assert_string_equal(ask(ALL_ROWS), "old=2 last=1 first=1 far=1");
@@ -427,7 +475,7 @@ static void every_month_has_a_place(void **state)
 static void refused_batches_leave_no_trace(void **state)
 {
     int64_t hour = us("2026-10-05T10:00:00Z");
-    struct batch_page pages[] = {page_of(1, 1, hour, "good=1"), page_of(2, 1, hour, "\xff=2")};
+    struct batch_page pages[] = {page_of(1, 2, hour, "good=1"), page_of(2, 2, hour, "\xff=2")};
     const char *pid;
 
     (void)state;
@@ -458,7 +506,7 @@ static void dead_letters_are_kept_once(void **state)
 {
     int64_t hour = us("2026-10-05T10:00:00Z");
     const struct dead bad = {TEXT_LIT("not a number"), TEXT_LIT("$.x"), TEXT_LIT("{\"x\":1}")};
-    struct batch_page p = page_of(1, 1, hour, "good=1"), whole = page_of(1, 1, hour, "");
+    struct batch_page p = page_of(1, 2, hour, "good=1"), whole = page_of(1, 2, hour, "");
     struct record_page *page = ARENA_NEW(arena, struct record_page),
                        *dead = ARENA_NEW(arena, struct record_page);
 
@@ -501,7 +549,7 @@ static int write_rounds(bool backwards)
         (void)snprintf(rows, sizeof(rows), "a=%d b=%d %s=1", round, round + backwards,
                        backwards ? "x" : "y");
         for (int64_t k = 0; k < 4; k++)
-            pages[k] = page_of(backwards ? 4 - k : k + 1, 1, us("2026-10-05T10:00:00Z"), rows);
+            pages[k] = page_of(backwards ? 4 - k : k + 1, 2, us("2026-10-05T10:00:00Z"), rows);
         if (batch_commit(pg, &own, pages, 4, &err) != ST_OK)
             return 1;
     }
@@ -549,6 +597,7 @@ int main(void)
         TEST(old_leases_are_fenced_off),
         TEST(an_old_lease_hides_nothing),
         TEST(a_batch_on_a_new_connection),
+        TEST(the_first_page_ever_is_not_probed),
         TEST(every_month_has_a_place),
         TEST(refused_batches_leave_no_trace),
         TEST(dead_letters_are_kept_once),

@@ -36,13 +36,13 @@ struct work {
     size_t n_live;
     struct row **slots;
     size_t n_slots;   /* a power of two */
-    struct row *rows; /* one for each record, in the order of the pages */
-    struct row **by_key;
+    struct row *rows; /* one for each record, in the order of the pages: by account and feed */
     size_t n_rows, n_new;
     struct row **gone;
     size_t n_gone, cap_gone;
-    int64_t now_us; /* the database's */
-    bool guarded;   /* row-level security holds for this login */
+    int64_t now_us;  /* the database's */
+    bool guarded;    /* row-level security holds for this login */
+    bool probes_all; /* also for pages that can have nothing there */
 };
 
 static size_t slot_of(const struct work *w, int64_t account_id, int64_t bucket_us,
@@ -118,12 +118,17 @@ enum status months_ahead(struct months *m, struct pg *pg, struct err *err)
 static enum status months_of_batch(struct months *m, struct pg *pg, const struct batch_page *pages,
                                    size_t n, struct err *err)
 {
+    int64_t seen = INT64_MIN; /* a day: looked at already, as nearly all are */
+
     for (size_t i = 0; i < n; i++) {
         const struct record_page *p = pages[i].page;
-        uint16_t *word, bit;
-        for (size_t k = 0; k < p->n_records; k++)
-            if (!month_known(m, p->records[k].bucket_start_us, &word, &bit))
-                TRY(month_ensure(m, pg, p->records[k].bucket_start_us, err));
+        for (size_t k = 0; k < p->n_records; k++) {
+            int64_t day = time_floor_us(p->records[k].bucket_start_us, 86400);
+            if (day == seen)
+                continue;
+            TRY(month_ensure(m, pg, day, err));
+            seen = day;
+        }
     }
     return ST_OK;
 }
@@ -208,27 +213,6 @@ static void fence(struct work *w, const PGresult *r)
 
 /* ---- collect and probe ---- */
 
-static int compare_rows(const void *a, const void *b)
-{
-    const struct row *x = *(struct row *const *)a, *y = *(struct row *const *)b;
-
-    if (x->account_id != y->account_id)
-        return x->account_id < y->account_id ? -1 : 1;
-    if (x->bucket_us != y->bucket_us)
-        return x->bucket_us < y->bucket_us ? -1 : 1;
-    return memcmp(x->row_key, y->row_key, sizeof(x->row_key));
-}
-
-/* In the order of the primary key, in which they go into the table: whoever reads a span of an
- * account by it later meets them side by side. */
-static void sort_rows(struct work *w)
-{
-    w->by_key = ARENA_ARRAY(w->a, w->n_rows, struct row *);
-    for (size_t i = 0; i < w->n_rows; i++)
-        w->by_key[i] = &w->rows[i];
-    qsort(w->by_key, w->n_rows, sizeof(struct row *), compare_rows);
-}
-
 /* The rows of the live pages, each once. */
 static void collect(struct work *w)
 {
@@ -263,7 +247,6 @@ static void collect(struct work *w)
             row_link(w, row);
         }
     }
-    sort_rows(w);
 }
 
 /* The live page whose buckets a row of the table lies in, or NULL. */
@@ -350,6 +333,19 @@ static void bounds_params(struct pg_params *p, struct arena *a, const struct bou
     pg_param_text(p, time_format(arena_alloc(a, TIME_TEXT_MAX, 1), b->to_us));
 }
 
+/* The first page of a feed in the first lease that its account ever had: the table has no row of
+ * that feed. Only if this page was committed and the answer was lost it does; then Postgres refuses
+ * its rows as there already, and batch_commit probes for all. */
+static bool is_very_first(const struct batch_page *bp)
+{
+    return bp->origin->epoch == 1 && bp->page->seq == 0;
+}
+
+static bool is_probed_for(const struct work *w, const struct batch_page *bp)
+{
+    return !bp->refused && (w->probes_all || !is_very_first(bp));
+}
+
 static bool span_asked_before(const struct work *w, size_t page, size_t span)
 {
     const struct span *s = &w->by_feed[page]->page->spans[span];
@@ -358,7 +354,7 @@ static bool span_asked_before(const struct work *w, size_t page, size_t span)
         const struct batch_page *bp = w->by_feed[i];
         if (bp->origin->account_id != w->by_feed[page]->origin->account_id)
             return false;
-        for (size_t k = 0; !bp->refused && k < bp->page->n_spans; k++)
+        for (size_t k = 0; is_probed_for(w, bp) && k < bp->page->n_spans; k++)
             if (bp->page->spans[k].from_us == s->from_us && bp->page->spans[k].to_us == s->to_us)
                 return true;
     }
@@ -376,7 +372,7 @@ static enum status probe_ask(struct work *w, PGresult **out, struct err *err)
     pg_columns_open(spans, w->a, types, 3);
     for (size_t i = 0; i < w->n_live; i++) {
         const struct batch_page *bp = w->by_feed[i];
-        for (size_t k = 0; !bp->refused && k < bp->page->n_spans; k++) {
+        for (size_t k = 0; is_probed_for(w, bp) && k < bp->page->n_spans; k++) {
             if (span_asked_before(w, i, k))
                 continue;
             pg_column_int(&spans[0], bp->origin->account_id);
@@ -534,26 +530,50 @@ static enum status update_changed(struct work *w, struct err *err)
 
 #define COPY_PIECE ((size_t)64 << 10) /* bytes; Postgres reads one while the next is made */
 
+static int compare_rows(const void *a, const void *b)
+{
+    const struct row *x = *(struct row *const *)a, *y = *(struct row *const *)b;
+
+    if (x->bucket_us != y->bucket_us)
+        return x->bucket_us < y->bucket_us ? -1 : 1;
+    return memcmp(x->row_key, y->row_key, sizeof(x->row_key));
+}
+
+/* The new rows of the account whose rows begin at `*at`, in the order of the primary key: whoever
+ * reads a span of an account by it later meets them side by side in the table. */
+static size_t new_of_account(const struct work *w, size_t *at, struct row **out)
+{
+    int64_t account_id = w->rows[*at].account_id;
+    size_t n = 0;
+
+    for (; *at < w->n_rows && w->rows[*at].account_id == account_id; ++*at)
+        if (w->rows[*at].state == ROW_NEW)
+            out[n++] = &w->rows[*at];
+    qsort(out, n, sizeof(struct row *), compare_rows);
+    return n;
+}
+
 /* Sends `sql`, in which a COPY is, and the new rows. */
 static enum status copy_new(struct work *w, const char *sql, struct err *err)
 {
+    struct row **rows = ARENA_ARRAY(w->a, w->n_rows, struct row *);
     struct buf piece = {.arena = w->a};
-    size_t left = w->n_new;
 
     TRY(pg_copy_begin(w->pg, sql, err));
     copy_begin(&piece);
-    for (size_t i = 0; left > 0; i++) {
-        const struct row *row = w->by_key[i];
-        if (row->state != ROW_NEW)
-            continue;
-        copy_row(&piece, row->page->origin, row->page->page->asked.feed, row->record, w->now_us);
-        if (--left == 0)
-            copy_end(&piece);
-        else if (piece.len < COPY_PIECE)
-            continue;
-        TRY(pg_copy_put(w->pg, (struct text){piece.at, piece.len}, err));
-        piece.len = 0;
+    for (size_t at = 0; at < w->n_rows;) {
+        size_t n = new_of_account(w, &at, rows);
+        for (size_t i = 0; i < n; i++) {
+            copy_row(&piece, rows[i]->page->origin, rows[i]->page->page->asked.feed,
+                     rows[i]->record, w->now_us);
+            if (piece.len < COPY_PIECE)
+                continue;
+            TRY(pg_copy_put(w->pg, (struct text){piece.at, piece.len}, err));
+            piece.len = 0;
+        }
     }
+    copy_end(&piece);
+    TRY(pg_copy_put(w->pg, (struct text){piece.at, piece.len}, err));
     CRASH_POINT("writer.rows.copied");
     return pg_copy_end(w->pg, NULL, err);
 }
@@ -673,7 +693,7 @@ static void unsum_sql(struct work *w, struct buf *sql)
     size_t n = 0;
 
     for (size_t i = 0; i < w->n_rows + w->n_gone; i++) {
-        const struct row *row = i < w->n_rows ? w->by_key[i] : w->gone[i - w->n_rows];
+        const struct row *row = i < w->n_rows ? &w->rows[i] : w->gone[i - w->n_rows];
         if (row->state == ROW_SAME ||
             (n > 0 && days[n - 1][0] == row->account_id && row->bucket_us >= days[n - 1][1] &&
              row->bucket_us < days[n - 1][1] + US_PER_DAY))
@@ -798,6 +818,7 @@ static enum status compare(struct work *w, struct err *err)
 {
     PGresult *moment, *leases, *there;
 
+    w->n_gone = 0;
     TRY(pg_begin_deferred(w->pg, err));
     sort_pages(w);
     TRY(moment_ask(w, &moment, err));
@@ -848,20 +869,30 @@ static enum status replace(struct work *w, struct err *err)
     return ST_OK;
 }
 
+static enum status transact(struct work *w, struct err *err)
+{
+    bool kept = pg_connected(w->pg);
+    enum status st = compare(w, err);
+
+    /* as pg_begin does: a server that was restarted meanwhile shows only now */
+    if (st == ST_RETRY && kept && !pg_connected(w->pg))
+        st = compare(w, err);
+    return st == ST_OK ? replace(w, err) : st;
+}
+
 enum status batch_commit(struct pg *pg, struct months *months, struct batch_page *pages, size_t n,
                          struct err *err)
 {
     struct work w = {.a = arena_new(), .pg = pg, .pages = pages, .n_pages = n};
     enum status st = months_of_batch(months, pg, pages, n, err);
-    bool kept = pg_connected(pg);
 
     if (st == ST_OK)
-        st = compare(&w, err);
-    /* as pg_begin does: a server that was restarted meanwhile shows only now */
-    if (st == ST_RETRY && kept && !pg_connected(pg))
-        st = compare(&w, err);
-    if (st == ST_OK)
-        st = replace(&w, err);
+        st = transact(&w, err);
+    if (st == ST_REJECT && strcmp(pg_sqlstate(pg), "23505") == 0) { /* unique_violation */
+        pg_rollback(pg);
+        w.probes_all = true;
+        st = transact(&w, err);
+    }
     if (st != ST_OK) {
         pg_rollback(pg);
         if (strcmp(pg_sqlstate(pg), "23514") == 0)

@@ -1,7 +1,7 @@
 /* batch.h - one transaction: pages replace the buckets that they report.
  *
  *   fence   lock the accounts' rows, in order; pages of an older lease are discarded
- *   probe   what does the table hold in the pages' buckets?
+ *   probe   what does the table hold in the pages' buckets? Not asked for a feed's first page ever
  *   replace COPY the new rows, UPDATE the changed, DELETE the vanished, leave the equal alone
  *
  * The lock on the account's row is held to the end, so two writers never work on one account at
@@ -16,7 +16,8 @@
 #include "common/pg.h"
 #include "common/wire.h"
 
-/* A page on its way into the table, and what became of it. */
+/* A page on its way into the table, and what became of it. A page of one window, by its number, is
+ * one page: nothing else may be given as such, or as another one of its feed, in the same lease. */
 struct batch_page {
     const struct origin *origin;
     const struct record_page *page;

@@ -2,9 +2,10 @@
  *
  * Usage: writer DATABASE_URL ROWS_THERE PAIRS [NAME[:ROWS_THERE]=WRITER_URL ...]
  *
- * Each further login writes new rows in turn with the first, reported as NAME; with ROWS_THERE into
- * a database of its own. Two writers at once, the second in a process of its own, against one, both
- * new rows: reported as two.
+ * Each further login writes rows of new accounts as the first does, its limit over its own
+ * connection, reported as NAME; with ROWS_THERE into a database of its own, without a limit. Two
+ * writers at once, the second in a process of its own, against one, both new accounts: reported as
+ * two, and two of the limit as two copies.
  *
  * The limit copies into copy_limit, a twin of usage_metrics: same columns, key and partitions, and
  * as many rows. Both sides encode the rows while the clock runs, and send them in pieces. An
@@ -13,6 +14,7 @@
  */
 #include "tests/bench/bench.h"
 
+#include <inttypes.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -38,8 +40,9 @@ static const char *const feeds[FEEDS] = {
     "file_search_calls",
 };
 
-/* How a batch differs from what is in the table. */
-enum change { AS_BEFORE, SOME_CHANGED };
+/* What a batch brings of its accounts: their first reading; one that finds some of it changed; the
+ * hours that follow. */
+enum reading { FIRST, SOME_CHANGED, LATER_HOURS };
 
 static void fill_texts(struct record *r, struct arena *a, int64_t account, size_t row)
 {
@@ -57,18 +60,23 @@ static void fill_texts(struct record *r, struct arena *a, int64_t account, size_
     r->batch = row % 2 ? TRI_TRUE : TRI_FALSE;
 }
 
+static int64_t first_hour_us(enum reading reading)
+{
+    return FIRST_HOUR_US + (reading == LATER_HOURS ? HOURS * 3600 * US_PER_S : 0);
+}
+
 /* Every tenth row of a page lies in its last hour: with SOME_CHANGED half of those are others than
  * before (a new key) and half have other figures, so 90 of 100 rows are as they were. */
 static void fill_row(struct record *r, struct arena *a, int64_t account, size_t feed, size_t row,
-                     enum change change)
+                     enum reading reading)
 {
     size_t at = feed * ROWS + row;
-    bool touched = change == SOME_CHANGED && at % 10 == 0;
+    bool touched = reading == SOME_CHANGED && at % 10 == 0;
     bool fresh = touched && at % 20 == 0;
+    int64_t hour = at % 10 == 0 ? HOURS - 1 : (int64_t)(row % (HOURS - 1));
 
     record_clear(r);
-    r->bucket_start_us =
-        FIRST_HOUR_US + (at % 10 == 0 ? HOURS - 1 : (int64_t)(row % (HOURS - 1))) * 3600 * US_PER_S;
+    r->bucket_start_us = first_hour_us(reading) + hour * 3600 * US_PER_S;
     r->bucket_seconds = 3600;
     fill_texts(r, a, account, fresh ? row + 100 : row);
     r->counts[COUNT_INPUT_TOKENS] = 48210 + account % 1000 + (touched ? 17 : 0);
@@ -90,16 +98,17 @@ static int by_key(const void *a, const void *b)
 }
 
 static void fill_page(struct batch_page *bp, struct arena *a, const struct origin *origin,
-                      size_t feed, enum change change)
+                      size_t feed, enum reading reading)
 {
     struct record_page *page = ARENA_NEW(a, struct record_page);
     struct record *records = ARENA_ARRAY(a, ROWS, struct record);
     struct span *span = ARENA_NEW(a, struct span);
 
     for (size_t i = 0; i < ROWS; i++)
-        fill_row(&records[i], a, origin->account_id, feed, i, change);
+        fill_row(&records[i], a, origin->account_id, feed, i, reading);
     qsort(records, ROWS, sizeof(*records), by_key);
-    *span = (struct span){FIRST_HOUR_US, FIRST_HOUR_US + HOURS * 3600 * US_PER_S};
+    span->from_us = first_hour_us(reading);
+    span->to_us = span->from_us + HOURS * 3600 * US_PER_S;
     page->window = (uint32_t)feed;
     page->asked =
         (struct window){.feed = text_of(feeds[feed]), .from_us = span->from_us, .bucket_s = 3600};
@@ -111,17 +120,18 @@ static void fill_page(struct batch_page *bp, struct arena *a, const struct origi
 }
 
 /* Accounts `first` to `first` + ACCOUNTS - 1. */
-static struct batch_page *batch_of(struct arena *a, int64_t first, enum change change)
+static struct batch_page *batch_of(struct arena *a, int64_t first, enum reading reading)
 {
     struct batch_page *pages = ARENA_ARRAY(a, PAGES, struct batch_page);
 
     for (size_t i = 0; i < ACCOUNTS; i++) {
         struct origin *origin = ARENA_NEW(a, struct origin);
-        *origin = (struct origin){
-            .account_id = first + (int64_t)i, .epoch = 1, .provider = TEXT_LIT("openai")};
+        *origin = (struct origin){.account_id = first + (int64_t)i,
+                                  .epoch = reading == FIRST ? 1 : 2,
+                                  .provider = TEXT_LIT("openai")};
         uuid_random(&origin->job_id);
         for (size_t f = 0; f < FEEDS; f++)
-            fill_page(&pages[i * FEEDS + f], a, origin, f, change);
+            fill_page(&pages[i * FEEDS + f], a, origin, f, reading);
     }
     return pages;
 }
@@ -235,7 +245,20 @@ static void make_twin(struct pg *pg)
 
     run_each(pg, (const char *const[]){table_sql, months_sql,
                                        "INSERT INTO copy_limit SELECT * FROM usage_metrics",
+                                       "GRANT INSERT ON copy_limit TO uf_writer",
                                        "VACUUM ANALYZE copy_limit", "CHECKPOINT", NULL});
+}
+
+/* A backend maps a page of the shared memory when it first meets it, which costs more than a row
+ * there. Here it meets them all, as one that has been at work for a while. */
+static void warm(struct pg *pg)
+{
+    static const char rows_sql[] =
+        "SELECT sum(row_hash) FROM usage_metrics WHERE account_id <= 40000";
+
+    run_each(pg,
+             (const char *const[]){"BEGIN", "SET LOCAL enable_seqscan = off",
+                                   "SET LOCAL enable_bitmapscan = off", rows_sql, "COMMIT", NULL});
 }
 
 static int64_t wal_at(struct pg *pg)
@@ -255,8 +278,8 @@ static int64_t wal_at(struct pg *pg)
 /* ---- two writers ---- */
 
 struct second {
-    int order;  /* the first account that it is to write, then a word to begin */
-    int report; /* a word when its batches are made, and when they are committed */
+    int order;  /* a word when the table is filled; the first account to write; how, to begin */
+    int report; /* a word when it is ready, when batches are made, and when they are committed */
 };
 
 static int64_t hear(int from)
@@ -278,12 +301,19 @@ static void say(int to, int64_t word)
 static void make_batches(struct batch_page **batches, struct arena *a, int64_t first)
 {
     for (int i = 0; i < BATCHES; i++)
-        batches[i] = batch_of(a, first + i * (int64_t)ACCOUNTS, AS_BEFORE);
+        batches[i] = batch_of(a, first + i * (int64_t)ACCOUNTS, FIRST);
 }
 
-static void commit_batches(struct pg *pg, struct months *months, struct batch_page **batches)
+enum how { BY_US, BY_COPY };
+
+static void write_batches(struct pg *pg, struct months *months, struct batch_page **batches,
+                          const char *limit, enum how how)
 {
     for (int i = 0; i < BATCHES; i++) {
+        if (how == BY_COPY) {
+            (void)copy_batch(pg, batches[i], limit);
+            continue;
+        }
         (void)commit_batch(pg, months, batches[i]);
         expect(batches[i], (uint32_t)BATCH_ROWS, 0);
     }
@@ -293,16 +323,19 @@ static _Noreturn void second_writer(const char *url, struct second with)
 {
     struct batch_page *batches[BATCHES];
     struct months months = {0};
-    struct arena *a = arena_new();
+    struct arena *a = arena_new(), *kept = arena_new();
+    const char *limit = limit_sql(kept);
     struct pg *pg;
 
     pg_open(&pg, url, "public", "bench");
     pg_wait_limit(pg, 300 * US_PER_S);
+    (void)hear(with.order);
+    warm(pg);
+    say(with.report, 0);
     for (;;) {
         make_batches(batches, a, hear(with.order));
         say(with.report, 0);
-        (void)hear(with.order);
-        commit_batches(pg, &months, batches);
+        write_batches(pg, &months, batches, limit, (enum how)hear(with.order));
         say(with.report, 0);
         arena_reset(a);
     }
@@ -329,99 +362,127 @@ static struct second second_start(const char *url)
     return (struct second){order[1], report[0]};
 }
 
+/* Of batches of the same rows, or of as many of the same kind. */
+struct seconds {
+    double ours[BATCHES], limit[BATCHES];
+    size_t n;
+};
+
 struct login {
     const char *name;
     struct pg *pg;
     struct months months;
-    double took;
+    bool elsewhere; /* in a database of its own, without a limit */
+    struct seconds took;
 };
 
 struct bench {
-    struct pg *pg;
-    struct months months;
+    struct login owner;
     struct login logins[4]; /* further ones */
     size_t n_logins;
     struct second second;
     const char *limit;
     int64_t account;       /* the next new one */
-    int64_t limit_account; /* the next new one in copy_limit for re-reads */
+    int64_t limit_account; /* the next one that is new in copy_limit and never in usage_metrics */
 };
 
-/* The same kind of rows as each further login. */
-static void others_write(struct bench *b, struct arena *a)
+static void ours_and_limit(const struct bench *b, struct login *l, bool limit_first,
+                           struct batch_page *pages, const struct batch_page *limit_pages,
+                           struct seconds *took)
 {
-    for (size_t i = 0; i < b->n_logins; i++) {
-        struct batch_page *pages = batch_of(a, b->account, AS_BEFORE);
+    size_t i = took->n++;
 
-        b->logins[i].took += commit_batch(b->logins[i].pg, &b->logins[i].months, pages);
-        expect(pages, (uint32_t)BATCH_ROWS, 0);
-        b->account += (int64_t)ACCOUNTS;
-    }
+    if (limit_first && limit_pages)
+        took->limit[i] = copy_batch(l->pg, limit_pages, b->limit);
+    took->ours[i] = commit_batch(l->pg, &l->months, pages);
+    if (!limit_first && limit_pages)
+        took->limit[i] = copy_batch(l->pg, limit_pages, b->limit);
 }
 
-struct seconds {
-    double ours, limit, again, again_limit;
-};
-
-/* Ours and the limit in turn, which goes first as well. */
-static void batch_and_limit(struct bench *b, struct arena *a, bool limit_first,
-                            struct seconds *took)
+static int compare_doubles(const void *a, const void *b)
 {
-    struct batch_page *pages = batch_of(a, b->account, AS_BEFORE);
-    struct batch_page *later = batch_of(a, b->account, SOME_CHANGED);
-    const struct batch_page *others = batch_of(a, b->limit_account, AS_BEFORE);
+    const double *x = a, *y = b;
 
-    if (limit_first)
-        took->limit += copy_batch(b->pg, pages, b->limit);
-    took->ours += commit_batch(b->pg, &b->months, pages);
+    return (*x > *y) - (*x < *y);
+}
+
+/* By the median: now and then a batch waits for a new file of the WAL, or a busy disk. */
+static double rows_a_second(double *seconds)
+{
+    qsort(seconds, BATCHES, sizeof(*seconds), compare_doubles);
+    return (double)BATCH_ROWS / ((seconds[BATCHES / 2 - 1] + seconds[BATCHES / 2]) / 2);
+}
+
+static void report_seconds(const char *name, struct seconds *took, bool has_limit)
+{
+    report(name, rows_a_second(took->ours), has_limit ? rows_a_second(took->limit) : 1);
+    took->n = 0;
+}
+
+static void new_accounts(struct bench *b, struct arena *a, struct login *l, bool limit_first)
+{
+    struct batch_page *pages = batch_of(a, b->account, FIRST);
+
+    ours_and_limit(b, l, limit_first, pages, l->elsewhere ? NULL : pages, &l->took);
     expect(pages, (uint32_t)BATCH_ROWS, 0);
-    if (!limit_first)
-        took->limit += copy_batch(b->pg, pages, b->limit);
-    if (limit_first)
-        took->again_limit += copy_batch(b->pg, others, b->limit);
-    took->again += commit_batch(b->pg, &b->months, later);
-    expect(later, (uint32_t)BATCH_ROWS / 20, (uint32_t)BATCH_ROWS / 20);
-    if (!limit_first)
-        took->again_limit += copy_batch(b->pg, others, b->limit);
+    b->account += (int64_t)ACCOUNTS;
+}
+
+/* As a claim does, before the accounts from `first` on are read once more. */
+static void next_lease(struct pg *pg, struct arena *a, int64_t first)
+{
+    const char *sql = arena_printf(a,
+                                   "UPDATE accounts SET lease_epoch = 2 WHERE account_id >= "
+                                   "%" PRId64 " AND account_id < %" PRId64,
+                                   first, first + (int64_t)ACCOUNTS);
+
+    run_each(pg, (const char *const[]){sql, NULL});
 }
 
 /* Of a batch in which all is as the last one has left it. */
-static void unchanged(struct bench *b, struct arena *a)
+static void unchanged(struct bench *b, struct batch_page *pages)
 {
-    struct batch_page *pages = batch_of(a, b->account, SOME_CHANGED);
-    int64_t wal = wal_at(b->pg);
+    int64_t wal = wal_at(b->owner.pg);
 
-    (void)commit_batch(b->pg, &b->months, pages);
+    (void)commit_batch(b->owner.pg, &b->owner.months, pages);
     expect(pages, 0, 0);
-    report("wal", (double)(wal_at(b->pg) - wal) / (double)BATCH_ROWS, 1);
+    report("wal", (double)(wal_at(b->owner.pg) - wal) / (double)BATCH_ROWS, 1);
 }
 
 static void pair(struct bench *b)
 {
-    const double rows = (double)(BATCHES * BATCH_ROWS);
     struct arena *a = arena_new();
-    struct seconds took = {0};
+    struct seconds again = {0}, later = {0};
 
     for (int i = 0; i < BATCHES; i++) {
+        int64_t first = b->account;
+        struct batch_page *pages;
+
         arena_reset(a);
-        batch_and_limit(b, a, i % 2, &took);
-        if (i == BATCHES - 1)
-            unchanged(b, a);
-        b->account += (int64_t)ACCOUNTS;
+        new_accounts(b, a, &b->owner, i % 2);
+        next_lease(b->owner.pg, a, first);
+        pages = batch_of(a, first, SOME_CHANGED);
+        ours_and_limit(b, &b->owner, i % 2, pages, batch_of(a, b->limit_account, FIRST), &again);
+        expect(pages, (uint32_t)BATCH_ROWS / 20, (uint32_t)BATCH_ROWS / 20);
         b->limit_account += (int64_t)ACCOUNTS;
-        others_write(b, a);
+        if (i == BATCHES - 1)
+            unchanged(b, pages);
+        pages = batch_of(a, first, LATER_HOURS);
+        ours_and_limit(b, &b->owner, i % 2, pages, pages, &later);
+        expect(pages, (uint32_t)BATCH_ROWS, 0);
+        for (size_t k = 0; k < b->n_logins; k++)
+            new_accounts(b, a, &b->logins[k], i % 2);
     }
-    report("new", rows / took.ours, rows / took.limit);
-    report("again", rows / took.again, rows / took.again_limit);
-    for (size_t i = 0; i < b->n_logins; i++) {
-        report(b->logins[i].name, rows / b->logins[i].took, rows / took.limit);
-        b->logins[i].took = 0;
-    }
+    report_seconds("new", &b->owner.took, true);
+    report_seconds("again", &again, true);
+    report_seconds("later", &later, true);
+    for (size_t i = 0; i < b->n_logins; i++)
+        report_seconds(b->logins[i].name, &b->logins[i].took, !b->logins[i].elsewhere);
     arena_free(&a);
 }
 
 /* Rows a second of two writers, and of one of them alone. */
-static void pair_of_two(struct bench *b)
+static void pair_of_two(struct bench *b, const char *figure, enum how how)
 {
     const int64_t share = BATCHES * (int64_t)ACCOUNTS;
     const double rows = (double)(BATCHES * BATCH_ROWS);
@@ -432,7 +493,7 @@ static void pair_of_two(struct bench *b)
 
     make_batches(batches, a, b->account);
     began = clock_mono_us();
-    commit_batches(b->pg, &b->months, batches);
+    write_batches(b->owner.pg, &b->owner.months, batches, b->limit, how);
     alone = seconds_since(began);
     arena_reset(a);
 
@@ -440,13 +501,13 @@ static void pair_of_two(struct bench *b)
     make_batches(batches, a, b->account + 2 * share);
     (void)hear(b->second.report);
     began = clock_mono_us();
-    say(b->second.order, 0);
-    commit_batches(b->pg, &b->months, batches);
+    say(b->second.order, how);
+    write_batches(b->owner.pg, &b->owner.months, batches, b->limit, how);
     (void)hear(b->second.report);
     both = seconds_since(began);
     arena_free(&a);
     b->account += 3 * share;
-    report("two", 2 * rows / both, rows / alone);
+    report(figure, 2 * rows / both, rows / alone);
 }
 
 static void login_open(struct login *l, struct arena *a, const char *given)
@@ -455,10 +516,20 @@ static void login_open(struct login *l, struct arena *a, const char *given)
     size_t name_len = strcspn(given, ":=");
 
     l->name = arena_copy(a, given, name_len);
+    l->elsewhere = given[name_len] == ':';
     pg_open(&l->pg, url + 1, "public", "bench");
     pg_wait_limit(l->pg, 1800 * US_PER_S);
-    if (given[name_len] == ':')
+    if (l->elsewhere)
         fill(l->pg, strtoll(given + name_len + 1, NULL, 10));
+}
+
+static void warm_all(struct bench *b)
+{
+    warm(b->owner.pg);
+    for (size_t i = 0; i < b->n_logins; i++)
+        warm(b->logins[i].pg);
+    say(b->second.order, 0);
+    (void)hear(b->second.report);
 }
 
 int main(int argc, char **argv)
@@ -473,20 +544,22 @@ int main(int argc, char **argv)
         return 2;
     }
     b.second = second_start(argv[1]);
-    pg_open(&b.pg, argv[1], "public", "bench");
-    pg_wait_limit(b.pg, 1800 * US_PER_S);
+    pg_open(&b.owner.pg, argv[1], "public", "bench");
+    pg_wait_limit(b.owner.pg, 1800 * US_PER_S);
     for (int i = 4; i < argc; i++)
         login_open(&b.logins[b.n_logins++], a, argv[i]);
     b.limit = limit_sql(a);
-    fill(b.pg, strtoll(argv[2], NULL, 10));
-    make_twin(b.pg);
+    fill(b.owner.pg, strtoll(argv[2], NULL, 10));
+    make_twin(b.owner.pg);
+    warm_all(&b);
     for (long i = strtol(argv[3], NULL, 10); i > 0; i--) {
         pair(&b);
-        pair_of_two(&b);
+        pair_of_two(&b, "two", BY_US);
+        pair_of_two(&b, "two copies", BY_COPY);
     }
     for (size_t i = 0; i < b.n_logins; i++)
         pg_close(&b.logins[i].pg);
-    pg_close(&b.pg);
+    pg_close(&b.owner.pg);
     arena_free(&a);
     return 0;
 }
