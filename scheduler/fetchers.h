@@ -15,7 +15,7 @@ struct fetcher {
     char instance[64]; /* its routing id on the jobs link */
     uint32_t capacity; /* as it said last; 0: it wants nothing more */
     uint32_t held;     /* jobs sent to it and not told as done */
-    bool full;         /* its link takes no more: it gets nothing before its next sign of life */
+    bool full;         /* its link takes no more: until it tells of something done, or lives */
     int64_t seen_us;   /* monotonic */
 };
 

@@ -399,6 +399,8 @@ static void take_done(struct scheduler *s, struct text from, struct arena *a, st
     f = fetchers_find(&s->fetchers, job->fetcher);
     if (f && f->held > 0)
         f->held--;
+    if (f)
+        f->full = false; /* it reads */
     CRASH_POINT("scheduler.done.received");
     job_done(job, done);
     end_if_settled(s, job);

@@ -17,10 +17,12 @@ NO_DIGEST = bytes(16)
 
 
 class Stub:
-    """Asks for `capacity` jobs and settles each after `answer_s`, in a thread of its own. It first reads nothing for `asleep_s`."""
+    """Asks for `capacity` jobs and settles each after `answer_s`, in a thread of its own. It first reads nothing for `asleep_s`,
+    and gives a sign of life every `beat_s`."""
 
-    def __init__(self, run_dir, capacity, answer_s, asleep_s=0):
-        self.run_dir, self.capacity, self.answer_s, self.asleep_s = run_dir, capacity, answer_s, asleep_s
+    def __init__(self, run_dir, capacity, answer_s, asleep_s=0, beat_s=1):
+        self.run_dir, self.capacity, self.answer_s, self.asleep_s, self.beat_s = run_dir, capacity, answer_s, asleep_s, beat_s
+        self.beats = 0
         self.came = []  # (when, account), monotonic, as the jobs came
         self.firsts = {}  # account: when its first job came
         self.most = 0  # that it has held at once
@@ -63,13 +65,12 @@ class Stub:
     def _serve(self, jobs, acks):
         waiting, beat, count = [], 0, 0
         if self.asleep_s:
-            jobs.send(msgpack.packb([2, 2, "stub", self.capacity, []]))
+            beat = self._beat(jobs)
             time.sleep(self.asleep_s)
         while not self._stop.is_set():
             now = time.monotonic()
             if now >= beat:
-                jobs.send(msgpack.packb([2, 2, "stub", self.capacity, []]))
-                beat = now + 1
+                beat = self._beat(jobs)
             if jobs.poll(5):
                 while jobs.poll(0):
                     job = msgpack.unpackb(jobs.recv())
@@ -88,6 +89,12 @@ class Stub:
                     self._settle(jobs, acks, entry[2])
             for entry in again:
                 heapq.heappush(waiting, entry)
+
+    def _beat(self, jobs):
+        """Answers when the next one is due."""
+        jobs.send(msgpack.packb([2, 2, "stub", self.capacity, []]))
+        self.beats += 1
+        return time.monotonic() + self.beat_s
 
     @staticmethod
     def _settle(jobs, acks, job):

@@ -72,7 +72,7 @@ def _():
         s.stop_all()
 
 
-@test("a fetcher whose link is full is slow and not gone: what it holds stays its own")
+@test("a fetcher whose link is full is slow and not gone: what it holds stays its own, and it gets more as soon as it reads")
 def _():
     accounts, capacity = 3000, 2800  # its link holds 1,000 and what the sockets take
     with stack() as s:
@@ -81,9 +81,10 @@ def _():
             fill_ledger(cursor, accounts, FEEDS)
         scheduler = s.start("scheduler", UF_SCHEDULE="*/15 * * * *", UF_LEASE="60s")
         s.wait_ready(scheduler)
-        with Stub(os.path.join(s.folder, "run"), capacity, 0.1, asleep_s=4) as stub:
+        with Stub(os.path.join(s.folder, "run"), capacity, 0.1, asleep_s=4, beat_s=9) as stub:
             wait_for("all are read", lambda: stub.error or len(stub.firsts) == accounts, 60)
             check(not stub.error, f"the stub: {stub.error}")
+            equal(stub.beats, 1, "signs of life until then")
             wait_for("all is settled", lambda: s.value("SELECT count(*) = 0 FROM accounts WHERE lease_until IS NOT NULL"), 20)
         text = scheduler.text()
         check('"fetcher.full"' in text, "its link never was full: the test proves nothing")
