@@ -154,8 +154,12 @@ static enum status read_part(struct reader *r, const struct field *f, uint64_t *
         TRY(read_number(r, f, &step));
         if (step < 1 || step > f->most)
             return refuse(r, at, f, "the step is out of range");
-        if (open)
-            to = f->most == 7 ? 6 : f->most;
+        if (open && f->most == 7) { /* "7/2" begins on Sunday as "0/2" does */
+            from %= 7;
+            to = 6;
+        } else if (open) {
+            to = f->most;
+        }
     }
     for (int v = from; v <= to; v += step)
         *bits |= UINT64_C(1) << (f->most == 7 ? v % 7 : v);
