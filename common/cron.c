@@ -132,7 +132,8 @@ static enum status read_value(struct reader *r, const struct field *f, int *out)
 static enum status read_part(struct reader *r, const struct field *f, uint64_t *bits)
 {
     size_t start = r->at;
-    int from = f->least, to = f->most, step = 1;
+    int last = f->most == 7 ? 6 : f->most; /* 7 is Sunday again */
+    int from = f->least, to = last, step = 1;
     bool open = true; /* "5/10" goes on to the end of the range */
 
     if (!take(r, '*')) {
@@ -146,19 +147,15 @@ static enum status read_part(struct reader *r, const struct field *f, uint64_t *
             if (to < from)
                 return refuse(r, start, f, "the range ends before it begins");
         }
-    } else if (f->most == 7) {
-        to = 6; /* 7 is Sunday again */
     }
     if (take(r, '/')) {
         size_t at = r->at;
         TRY(read_number(r, f, &step));
         if (step < 1 || step > f->most)
             return refuse(r, at, f, "the step is out of range");
-        if (open && f->most == 7) { /* "7/2" begins on Sunday as "0/2" does */
-            from %= 7;
-            to = 6;
-        } else if (open) {
-            to = f->most;
+        if (open) {
+            from = from > last ? f->least : from; /* "7/2" is "0/2" */
+            to = last;
         }
     }
     for (int v = from; v <= to; v += step)

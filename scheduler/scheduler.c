@@ -397,10 +397,10 @@ static void take_done(struct scheduler *s, struct text from, struct arena *a, st
     if (!job || job->done || !text_is(from, job->fetcher))
         return; /* of an earlier life, or of a lease that has ended */
     f = fetchers_find(&s->fetchers, job->fetcher);
-    if (f && f->held > 0)
-        f->held--;
-    if (f)
+    if (f) {
+        f->held -= f->held > 0;
         f->full = false; /* it reads */
+    }
     CRASH_POINT("scheduler.done.received");
     job_done(job, done);
     end_if_settled(s, job);

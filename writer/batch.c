@@ -341,9 +341,10 @@ static bool is_very_first(const struct batch_page *bp)
     return bp->origin->epoch == 1 && bp->page->seq == 0;
 }
 
-static bool is_probed_for(const struct work *w, const struct batch_page *bp)
+/* How many of a page's spans are asked for. */
+static size_t spans_probed(const struct work *w, const struct batch_page *bp)
 {
-    return !bp->refused && (w->probes_all || !is_very_first(bp));
+    return bp->refused || (is_very_first(bp) && !w->probes_all) ? 0 : bp->page->n_spans;
 }
 
 static bool span_asked_before(const struct work *w, size_t page, size_t span)
@@ -354,7 +355,7 @@ static bool span_asked_before(const struct work *w, size_t page, size_t span)
         const struct batch_page *bp = w->by_feed[i];
         if (bp->origin->account_id != w->by_feed[page]->origin->account_id)
             return false;
-        for (size_t k = 0; is_probed_for(w, bp) && k < bp->page->n_spans; k++)
+        for (size_t k = 0; k < spans_probed(w, bp); k++)
             if (bp->page->spans[k].from_us == s->from_us && bp->page->spans[k].to_us == s->to_us)
                 return true;
     }
@@ -372,7 +373,7 @@ static enum status probe_ask(struct work *w, PGresult **out, struct err *err)
     pg_columns_open(spans, w->a, types, 3);
     for (size_t i = 0; i < w->n_live; i++) {
         const struct batch_page *bp = w->by_feed[i];
-        for (size_t k = 0; is_probed_for(w, bp) && k < bp->page->n_spans; k++) {
+        for (size_t k = 0; k < spans_probed(w, bp); k++) {
             if (span_asked_before(w, i, k))
                 continue;
             pg_column_int(&spans[0], bp->origin->account_id);

@@ -16,8 +16,8 @@
 #include "common/pg.h"
 #include "common/wire.h"
 
-/* A page on its way into the table, and what became of it. A page of one window, by its number, is
- * one page: nothing else may be given as such, or as another one of its feed, in the same lease. */
+/* A page on its way into the table, and what became of it. In one lease a feed has one window, and
+ * a number in it is that of one page only (wire.h): the first page of all is known by that. */
 struct batch_page {
     const struct origin *origin;
     const struct record_page *page;

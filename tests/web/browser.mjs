@@ -313,7 +313,9 @@ test("the links of accounts, runs, dead letters and revisions give CSV", async (
 test("a model named as markup is text, everywhere", async () => {
   for (const scheme of ["light", "dark"]) {
     const page = await view("/?tz=UTC&range=30d&by=model&account=acme-research", { scheme });
-    await page.locator("#usage .only", { hasText: MARKUP }).click(); // waits for it
+    await page.locator("#usage .only", { hasText: MARKUP }).waitFor();
+    assert.ok((await page.locator("#usage .only").allInnerTexts()).includes(MARKUP));
+    await page.locator("#usage .only", { hasText: MARKUP }).click();
     await settled(page);
     assert.equal(param(page, "model"), MARKUP);
     assert.match(await text(page, ".chips"), /<script>alert\(1\)<\/script>/);
