@@ -562,7 +562,7 @@ enum status pg_begin_deferred(struct pg *pg, struct err *err)
 
 /* Sent to the last byte: what only waits in this process would hold its locks for as long as the
  * caller is busy. */
-static enum status deferred_sync(struct pg *pg, struct err *err)
+enum status pg_deferred_send(struct pg *pg, struct err *err)
 {
     pg->deferred_until_us = clock_mono_us() + pg->wait_us;
     if (!PQpipelineSync(pg->conn))
@@ -574,7 +574,7 @@ enum status pg_deferred_commit(struct pg *pg, struct err *err)
 {
     TRY(pg_query(pg, NULL, NULL, "COMMIT", NULL, err));
     pg->committing = true;
-    return deferred_sync(pg, err);
+    return pg_deferred_send(pg, err);
 }
 
 /* The answer of the next statement. The first failure decides; those that follow were skipped
@@ -657,7 +657,7 @@ enum status pg_deferred_join(struct pg *pg, struct err *err)
         pg->deferring = false;
         return ST_OK;
     }
-    TRY(deferred_sync(pg, err));
+    TRY(pg_deferred_send(pg, err));
     return pg_deferred_wait(pg, err);
 }
 

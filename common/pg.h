@@ -74,12 +74,15 @@ enum status pg_defer(struct pg *pg, struct err *err) CHECKED;
 /* pg_begin and pg_defer at once, without waiting for BEGIN either; a connection that is found to be
  * gone is not made once more. */
 enum status pg_begin_deferred(struct pg *pg, struct err *err) CHECKED;
-/* Waits for all the answers; the transaction goes on. Errors as of pg_query. */
+/* Sends all; pg_deferred_poll or pg_deferred_wait tell when it is answered. The transaction goes
+ * on: by pg_query, or once more by pg_defer. */
+enum status pg_deferred_send(struct pg *pg, struct err *err) CHECKED;
+/* The same, and waits for the answers. Errors as of pg_query. */
 enum status pg_deferred_join(struct pg *pg, struct err *err) CHECKED;
-/* The rest of a transaction: sends the COMMIT behind the others. pg_deferred_poll never waits and
- * tells with `*done` that the answer is there: ST_OK committed, else as by pg_query. `*done` with
- * ST_RETRY: the connection was lost or the time is up. */
+/* The rest of a transaction: sends the COMMIT behind the others. */
 enum status pg_deferred_commit(struct pg *pg, struct err *err) CHECKED;
+/* Never waits; tells with `*done` that all is answered: ST_OK, committed if that was sent, else as
+ * by pg_query. `*done` with ST_RETRY: the connection was lost or the time is up. */
 enum status pg_deferred_poll(struct pg *pg, bool *done, struct err *err) CHECKED;
 /* The same, waiting for the answer. */
 enum status pg_deferred_wait(struct pg *pg, struct err *err) CHECKED;

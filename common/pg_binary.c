@@ -155,3 +155,10 @@ int64_t pg_bin_time(const PGresult *r, int row, int col)
         return us;
     return us + PG_EPOCH_US;
 }
+
+bool pg_bin_seek(const PGresult *r, int *row, int64_t key)
+{
+    while (*row < PQntuples(r) && pg_bin_int(r, *row, 0) < key)
+        ++*row;
+    return *row < PQntuples(r) && pg_bin_int(r, *row, 0) == key;
+}

@@ -47,5 +47,8 @@ void pg_param_columns(struct pg_params *p, struct pg_column *columns, size_t n);
 int64_t pg_bin_int(const PGresult *r, int row, int col); /* of 1, 2, 4 or 8 bytes; null -> 0 */
 /* Microseconds since 1970; null -> 0. */
 int64_t pg_bin_time(const PGresult *r, int row, int col);
+/* Of a result in the order of its first column, an integer: moves *row on past all that are less
+ * than `key`, and tells whether it has come to one that is. */
+bool pg_bin_seek(const PGresult *r, int *row, int64_t key);
 
 #endif

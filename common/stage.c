@@ -31,7 +31,7 @@ struct stage {
     struct zap *zap; /* NULL: no keys, so no links over TCP but plain ones */
     struct watch watches[WATCHES_MAX];
     size_t n_watches;
-    int fd; /* watched besides; -1: none */
+    int fds[STAGE_FDS]; /* watched besides; -1: none */
 
     struct pulse *pulse; /* NULL: it counts nothing */
     struct link *pulse_link;
@@ -84,7 +84,8 @@ enum status stage_open(struct stage **out, const char *name, const struct config
     struct stage *stage = xalloc(1, sizeof(*stage));
 
     *out = stage;
-    stage->fd = -1;
+    for (size_t i = 0; i < STAGE_FDS; i++)
+        stage->fds[i] = -1;
     heap_keep();
     log_open(name, cfg->log_level);
     if (stage_wake_fd() < 0)
@@ -190,9 +191,9 @@ void *stage_zmq(const struct stage *stage)
     return stage->zmq;
 }
 
-void stage_watch_fd(struct stage *stage, int fd)
+void stage_watch_fd(struct stage *stage, size_t slot, int fd)
 {
-    stage->fd = fd;
+    stage->fds[slot] = fd;
 }
 
 void stage_watch(struct stage *stage, struct link *link)
@@ -240,8 +241,9 @@ static size_t poll_items(const struct stage *stage, zmq_pollitem_t items[POLL_MA
     size_t n = 0;
 
     items[n++] = (zmq_pollitem_t){.fd = wake_fd, .events = ZMQ_POLLIN};
-    if (stage->fd >= 0)
-        items[n++] = (zmq_pollitem_t){.fd = stage->fd, .events = ZMQ_POLLIN};
+    for (size_t i = 0; i < STAGE_FDS; i++)
+        if (stage->fds[i] >= 0)
+            items[n++] = (zmq_pollitem_t){.fd = stage->fds[i], .events = ZMQ_POLLIN};
     if (stage->zap)
         items[n++] = (zmq_pollitem_t){.socket = zap_socket(stage->zap), .events = ZMQ_POLLIN};
     for (size_t i = 0; i < stage->n_watches; i++) {

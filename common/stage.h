@@ -45,8 +45,10 @@ void stage_watch(struct stage *stage, struct link *link);
 /* Stops receiving from it (back-pressure) or goes on. */
 void stage_watch_pause(struct stage *stage, struct link *link, bool paused);
 
-/* A descriptor that wakes stage_wait as well while something is to be read from it; -1: none. */
-void stage_watch_fd(struct stage *stage, int fd);
+/* A descriptor that wakes stage_wait as well while something is to be read from it; -1: none.
+ * `slot`: which of the stage's own ones it is, below STAGE_FDS. */
+#define STAGE_FDS 2
+void stage_watch_fd(struct stage *stage, size_t slot, int fd);
 
 /* Logs "stage.ready" and tells a supervisor (NOTIFY_SOCKET) when there is one. Only now may the
  * others count on us. */

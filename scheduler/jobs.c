@@ -89,6 +89,19 @@ void jobs_each(struct jobs *jobs, void (*visit)(struct tracked_job *job, void *a
     }
 }
 
+static int compare_accounts(const void *a, const void *b)
+{
+    const struct tracked_job *x = *(struct tracked_job *const *)a,
+                             *y = *(struct tracked_job *const *)b;
+
+    return (x->account_id > y->account_id) - (x->account_id < y->account_id);
+}
+
+void jobs_sort(struct tracked_job **jobs, size_t n)
+{
+    qsort(jobs, n, sizeof(struct tracked_job *), compare_accounts);
+}
+
 #define SEQ_MAX 1000000 /* far over any page cap: a larger one is not ours */
 
 /* NULL: there is no such page, or it had its word already. */

@@ -92,6 +92,8 @@ size_t jobs_count(const struct jobs *jobs);
 /* Calls `visit` for each; it may remove the job it is given. */
 void jobs_each(struct jobs *jobs, void (*visit)(struct tracked_job *job, void *arg), void *arg);
 
+void jobs_sort(struct tracked_job **jobs, size_t n); /* by their accounts */
+
 /* A page's fate arrived; a second word on the same page is ignored. */
 void job_ack(struct tracked_job *job, const struct ack *ack);
 /* The fetcher told how its windows ended. */

@@ -1,5 +1,5 @@
-/* ledger.h - the scheduler's part of Postgres: claims, settlements, runs. Each call is one
- * transaction. */
+/* ledger.h - the scheduler's part of Postgres: claims, settlements, runs. Each is one transaction;
+ * claims and settlements are not waited for. */
 #ifndef UF_LEDGER_H
 #define UF_LEDGER_H
 
@@ -14,19 +14,6 @@
 #include "common/pulse.h"
 #include "scheduler/jobs.h"
 
-struct ledger {
-    struct pg *pg;
-    struct pg *settle_pg; /* settlements have a connection of their own: claims go on meanwhile */
-    const struct config *cfg;
-    struct slots slots;
-    struct uuid scheduler_id;
-    int64_t tick_us;           /* the newest tick that has its run */
-    bool run_begun;            /* the running settlement made it */
-    struct tracked_job **ours; /* of the running settlement: those whose leases are still held */
-    size_t n_ours;
-    struct pulse *pulse; /* NULL: nothing is counted */
-};
-
 /* What a claim found. */
 struct claim {
     struct tracked_job **jobs; /* the caller's; the array is in the arena */
@@ -38,10 +25,44 @@ struct claim {
     bool paused;
 };
 
-/* Claims up to `max` due accounts under a lease and plans their windows.
- * SKIP LOCKED: another scheduler's claims, and accounts that a writer holds, are passed by. */
-enum status ledger_claim(struct ledger *l, struct claim *out, struct arena *a, size_t max,
-                         struct err *err) CHECKED;
+/* What the database told of the accounts of a claim, ordered by account, and how far it is read. */
+struct claim_rows {
+    PGresult *feeds, *owed;
+    int feed_at, owed_at;
+};
+
+/* A claim on its way: which part of its transaction has been sent, and what the parts before
+ * brought. */
+struct claiming {
+    enum { CLAIM_NONE, CLAIM_TAKES, CLAIM_READS, CLAIM_COMMITS } step;
+    struct arena *arena;
+    PGresult *paused, *accounts, *next_due;
+    struct claim_rows rows;
+    struct claim claim;
+};
+
+struct ledger {
+    struct pg *pg;        /* claims, and between two of them all else */
+    struct pg *settle_pg; /* settlements have a connection of their own: claims go on meanwhile */
+    const struct config *cfg;
+    struct slots slots;
+    struct uuid scheduler_id;
+    struct claiming claiming;
+    int64_t tick_us;           /* the newest tick that has its run */
+    bool run_begun;            /* the running settlement made it */
+    struct tracked_job **ours; /* of the running settlement: those whose leases are still held */
+    size_t n_ours;
+    struct pulse *pulse; /* NULL: nothing is counted */
+};
+void ledger_close(struct ledger *l); /* forgets what is on its way; the connections stay */
+
+/* Claims up to `max` due accounts under a lease and plans their windows. SKIP LOCKED: another
+ * scheduler's claims, and accounts that a writer holds, are passed by. With ST_OK it is on its way,
+ * one at a time; until ledger_claimed says how it ended, `pg` takes nothing else. */
+enum status ledger_claim(struct ledger *l, size_t max, struct err *err) CHECKED;
+/* `*done`: false while there is no answer yet, never with `wait`. Done with ST_OK: committed. */
+enum status ledger_claimed(struct ledger *l, bool wait, struct claim *out, struct arena *a,
+                           bool *done, struct err *err) CHECKED;
 
 /* SQL: a due time before that of any account; the oldest is claimed first. */
 #define LEDGER_FRONT                                                                               \

@@ -26,6 +26,8 @@
 #define BACKLOG_US      (5 * US_PER_S) /* how many accounts wait is counted this often */
 #define TAKE_MAX        1000 /* messages of one link in one turn: the others have their turn, too */
 
+enum { FD_CLAIM, FD_SETTLE }; /* the stage's slots */
+
 struct scheduler {
     const struct config *cfg;
     struct stage *stage;
@@ -46,7 +48,9 @@ struct scheduler {
     int64_t late_at_us;   /* some came: to be told then; 0: none */
     int64_t settle_at_us; /* 0: nothing waits */
     int64_t settle_by_us; /* that, however many more end meanwhile */
-    int64_t claimed_us;   /* the last claim */
+    bool claiming;        /* a claim is on its way; requests wait in their link meanwhile */
+    size_t claim_want;    /* accounts it may take */
+    int64_t claimed_us;   /* the last claim's begin */
     int64_t claim_at_us, watch_at_us, backlog_at_us, started_us;
     bool paused;
 };
@@ -102,9 +106,9 @@ void scheduler_close(struct scheduler **s_at)
         job_free(s->ended[i]);
     jobs_free(&s->jobs);
     jobs_free(&s->late);
+    ledger_close(&s->ledger);
     pg_close(&s->pg);
     pg_close(&s->settle_pg);
-    free(s->ledger.ours);
     stage_close(&s->stage);
     free(s);
     *s_at = NULL;
@@ -135,7 +139,7 @@ static int64_t claim_due_us(const struct scheduler *s)
     bool few = room < CLAIM_FEW && room < jobs_count(s->jobs);
     int64_t gathered_us = s->claimed_us + CLAIM_GATHER_US;
 
-    if (room == 0)
+    if (room == 0 || s->claiming)
         return INT64_MAX;
     return few && gathered_us > s->claim_at_us ? gathered_us : s->claim_at_us;
 }
@@ -223,7 +227,7 @@ static enum status tell_late(struct scheduler *s, struct err *err)
 {
     enum status st;
 
-    if (!s->late_at_us || clock_mono_us() < s->late_at_us)
+    if (s->claiming || !s->late_at_us || clock_mono_us() < s->late_at_us)
         return ST_OK;
     st = ledger_late(&s->ledger, s->late, err);
     s->late_at_us = st == ST_OK ? 0 : clock_mono_us() + CLAIM_RETRY_US;
@@ -278,7 +282,7 @@ static enum status settle_end(struct scheduler *s, enum status st, struct err *e
 
     s->n_settling = 0;
     hold_acks(s);
-    stage_watch_fd(s->stage, -1);
+    stage_watch_fd(s->stage, FD_SETTLE, -1);
     count_postgres(s, st == ST_OK);
     if (st == ST_RETRY) {
         LOG(WARN, "settle.retry", KV("error", err->text), KV("jobs", (int64_t)n));
@@ -314,7 +318,7 @@ static enum status settle_begin(struct scheduler *s, struct err *err)
     if (st != ST_OK)
         return settle_end(s, st, err);
     hold_acks(s);
-    stage_watch_fd(s->stage, pg_socket(s->settle_pg));
+    stage_watch_fd(s->stage, FD_SETTLE, pg_socket(s->settle_pg));
     return ST_OK;
 }
 
@@ -338,32 +342,6 @@ enum status scheduler_settle(struct scheduler *s, struct err *err)
         (clock_mono_us() >= s->settle_at_us || s->n_ended >= SETTLE_MAX))
         st = settle_begin(s, err);
     return st == ST_RETRY ? ST_OK : st; /* it is tried again in a second */
-}
-
-static void give_up(struct tracked_job *job, void *arg)
-{
-    job->lost = true;
-    end_if_settled(arg, job);
-}
-
-/* Settles all that is out as given up, until Postgres does not take it. */
-enum status scheduler_stop(struct scheduler *s, struct err *err)
-{
-    enum status st = ST_OK;
-
-    CRASH_POINT("scheduler.stop.asked");
-    TRY(scheduler_take(s, err));
-    if (s->n_settling > 0)
-        st = settle_look(s, true, err);
-    jobs_each(s->jobs, give_up, s);
-    while (st == ST_OK && s->n_ended > 0) {
-        st = settle_begin(s, err);
-        if (st == ST_OK)
-            st = settle_look(s, true, err);
-        jobs_each(s->jobs, give_up, s);
-    }
-    CRASH_POINT("scheduler.stop.settled");
-    return st == ST_RETRY ? ST_OK : st;
 }
 
 /* ---- messages ---- */
@@ -485,6 +463,12 @@ static void take_message(struct scheduler *s, struct link *link, struct arena *a
     }
 }
 
+/* Its messages wait until Postgres has answered. */
+static bool is_held(const struct scheduler *s, const struct link *link)
+{
+    return (link == s->acks_link && s->acks_held) || (link == s->control_link && s->claiming);
+}
+
 enum status scheduler_take(struct scheduler *s, struct err *err)
 {
     struct link *links[] = {s->acks_link, s->jobs_link, s->control_link};
@@ -492,7 +476,7 @@ enum status scheduler_take(struct scheduler *s, struct err *err)
     struct msg m;
 
     for (size_t i = 0; i < sizeof(links) / sizeof(links[0]); i++) {
-        enum status st = links[i] == s->acks_link && s->acks_held ? ST_RETRY : ST_OK;
+        enum status st = is_held(s, links[i]) ? ST_RETRY : ST_OK;
         for (int n = 0; n < TAKE_MAX && st != ST_RETRY; n++) {
             st = link_recv(links[i], 0, &m, err);
             if (st == ST_OK)
@@ -511,7 +495,7 @@ enum status scheduler_take(struct scheduler *s, struct err *err)
 static bool hand_over(struct scheduler *s, struct tracked_job *job, struct fetcher *f,
                       struct text message)
 {
-    const struct text frames[] = {text_of(f->instance), message};
+    const struct text frames[] = {{f->instance, strlen(f->instance)}, message};
     struct err err;
     enum status st;
 
@@ -574,9 +558,8 @@ static void start_job(struct scheduler *s, struct tracked_job *job, struct arena
     char id[37];
 
     CRASH_POINT("scheduler.claim.committed");
-    if (job->n_windows == 0)
-        job->lost =
-            true; /* nothing to ask: the lease is released and the next due time worked out */
+    if (job->n_windows == 0 || stage_stopping())
+        job->lost = true; /* nobody is asked: its lease is released, its due time worked out */
     else
         send_job(s, job, a);
     LOG(DEBUG, "job.sent", KV("account", job->account_id), KV("job", uuid_format(id, &job->job_id)),
@@ -591,7 +574,7 @@ static enum status count_backlog(struct scheduler *s, struct err *err)
     int64_t due = 0;
     enum status st;
 
-    if (stage_stopping() || clock_mono_us() < s->backlog_at_us)
+    if (clock_mono_us() < s->backlog_at_us)
         return ST_OK;
     st = ledger_due(&s->ledger, &due, err);
     if (st == ST_OK)
@@ -600,40 +583,100 @@ static enum status count_backlog(struct scheduler *s, struct err *err)
     return st == ST_RETRY ? ST_OK : st; /* whoever claims or settles says so */
 }
 
-enum status scheduler_claim(struct scheduler *s, struct err *err)
+/* No claim is on its way any more. */
+static enum status claim_over(struct scheduler *s, enum status st, struct err *err)
 {
-    size_t want = claim_room(s);
-    struct arena *a;
-    struct claim claim;
-    enum status st;
-    int64_t now = clock_mono_us();
-
-    TRY(count_backlog(s, err));
-    if (stage_stopping() || now < claim_due_us(s))
-        return ST_OK;
-    a = arena_new();
-    s->claimed_us = now;
-    st = ledger_claim(&s->ledger, &claim, a, want, err);
-    if (st == ST_OK) {
-        s->paused = claim.paused;
-        pulse_add(s->pulse, M_ACCOUNTS_CLAIMED, 0, 0, (int64_t)claim.n_claimed);
-        for (size_t i = 0; i < claim.n_jobs; i++)
-            start_job(s, claim.jobs[i], a);
-        if (claim.n_claimed > 0)
-            LOG(INFO, "accounts.claimed", KV("accounts", (int64_t)claim.n_claimed),
-                KV("us", clock_mono_us() - now));
-        s->claim_at_us = now + CLAIM_IDLE_US;
-        if (claim.n_claimed == want)
-            s->claim_at_us = 0; /* more may be due */
-        else if (claim.n_claimed == 0 && claim.next_due_in_us > 0 &&
-                 claim.next_due_in_us < CLAIM_IDLE_US)
-            s->claim_at_us = now + claim.next_due_in_us;
-    }
-    arena_free(&a);
+    s->claiming = false;
+    stage_watch_pause(s->stage, s->control_link, false);
+    stage_watch_fd(s->stage, FD_CLAIM, -1);
     count_postgres(s, st == ST_OK);
     if (st != ST_RETRY)
         return st;
     LOG(WARN, "claim.retry", KV("error", err->text));
     s->claim_at_us = clock_mono_us() + CLAIM_RETRY_US;
     return ST_OK;
+}
+
+static void take_claim(struct scheduler *s, const struct claim *claim, struct arena *a)
+{
+    s->paused = claim->paused;
+    pulse_add(s->pulse, M_ACCOUNTS_CLAIMED, 0, 0, (int64_t)claim->n_claimed);
+    for (size_t i = 0; i < claim->n_jobs; i++)
+        start_job(s, claim->jobs[i], a);
+    if (claim->n_claimed > 0)
+        LOG(INFO, "accounts.claimed", KV("accounts", (int64_t)claim->n_claimed),
+            KV("us", clock_mono_us() - s->claimed_us));
+    if (claim->n_claimed == s->claim_want)
+        s->claim_at_us = 0; /* more may be due */
+    else if (claim->n_claimed == 0 && claim->next_due_in_us > 0 &&
+             claim->next_due_in_us < CLAIM_IDLE_US)
+        s->claim_at_us = s->claimed_us + claim->next_due_in_us;
+}
+
+static enum status claim_look(struct scheduler *s, bool wait, struct err *err)
+{
+    struct arena *a = arena_new();
+    struct claim claim;
+    bool done;
+    enum status st = ledger_claimed(&s->ledger, wait, &claim, a, &done, err);
+
+    if (done && st == ST_OK)
+        take_claim(s, &claim, a);
+    arena_free(&a);
+    return done ? claim_over(s, st, err) : ST_OK;
+}
+
+/* One on its way is looked at; when it has ended, what waits for its connection has a turn before
+ * the next. */
+enum status scheduler_claim(struct scheduler *s, struct err *err)
+{
+    enum status st;
+
+    if (s->claiming)
+        return claim_look(s, false, err);
+    if (stage_stopping())
+        return ST_OK;
+    TRY(count_backlog(s, err));
+    if (clock_mono_us() < claim_due_us(s))
+        return ST_OK;
+    s->claim_want = claim_room(s);
+    s->claimed_us = clock_mono_us();
+    s->claim_at_us = s->claimed_us + CLAIM_IDLE_US;
+    st = ledger_claim(&s->ledger, s->claim_want, err);
+    if (st != ST_OK)
+        return claim_over(s, st, err);
+    s->claiming = true;
+    stage_watch_pause(s->stage, s->control_link, true);
+    stage_watch_fd(s->stage, FD_CLAIM, pg_socket(s->pg));
+    return ST_OK;
+}
+
+/* ---- the end ---- */
+
+static void give_up(struct tracked_job *job, void *arg)
+{
+    job->lost = true;
+    end_if_settled(arg, job);
+}
+
+/* Settles all that is out as given up, until Postgres does not take it. */
+enum status scheduler_stop(struct scheduler *s, struct err *err)
+{
+    enum status st = ST_OK;
+
+    CRASH_POINT("scheduler.stop.asked");
+    if (s->claiming)
+        TRY(claim_look(s, true, err));
+    TRY(scheduler_take(s, err));
+    if (s->n_settling > 0)
+        st = settle_look(s, true, err);
+    jobs_each(s->jobs, give_up, s);
+    while (st == ST_OK && s->n_ended > 0) {
+        st = settle_begin(s, err);
+        if (st == ST_OK)
+            st = settle_look(s, true, err);
+        jobs_each(s->jobs, give_up, s);
+    }
+    CRASH_POINT("scheduler.stop.settled");
+    return st == ST_RETRY ? ST_OK : st;
 }

@@ -24,7 +24,7 @@ int64_t scheduler_deadline_us(const struct scheduler *s);
 enum status scheduler_take(struct scheduler *s, struct err *err) CHECKED;
 /* Writes down the jobs that have ended. Postgres away: they wait, and nothing new is claimed. */
 enum status scheduler_settle(struct scheduler *s, struct err *err) CHECKED;
-/* Claims as many accounts as there is credit for, and sends their jobs. */
+/* Claims as many accounts as there is credit for, and sends the jobs of what has been claimed. */
 enum status scheduler_claim(struct scheduler *s, struct err *err) CHECKED;
 
 /* Writes down how far the jobs that are out have come, and gives their leases back, so that the

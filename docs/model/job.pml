@@ -7,7 +7,7 @@
  *   fetcher x2 --pages--> [network] --> writer x2 --fence, replace, COMMIT--> table
  *
  * One account, one feed, a window of PAGES pages with one bucket each, EPOCHS claims at most. It
- * follows scheduler/ledger.c (claim, settle), scheduler/jobs.c (job_ack, window_verdict),
+ * follows scheduler/claim.c, scheduler/settle.c, scheduler/jobs.c (job_ack, window_verdict),
  * writer/batch.c (fence, replace) and writer/writer.c (acknowledge after COMMIT); README.md tells
  * what is left out and why that changes nothing.
  *

@@ -40,9 +40,6 @@ class Stub:
         self._stop.set()
         self._thread.join(10)
 
-    def times(self, account):
-        return [when for when, who in list(self.came) if who == account]
-
     def _run(self):
         context = zmq.Context()
         jobs, acks = context.socket(zmq.DEALER), context.socket(zmq.ROUTER)

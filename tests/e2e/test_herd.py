@@ -11,17 +11,22 @@ from stub import Stub, fill_ledger
 ACCOUNTS, CAPACITY, ANSWER_S = 6000, 200, 0.25
 CYCLE_S = 900
 BATCH = 512  # a claim's; within one the order is free
-AT_ONCE_S = 4  # "within seconds", on a busy machine
+AT_ONCE = 3 * CAPACITY  # jobs that may come before one that is asked for: what is out, and a claim or two on their way
 
 
 def asked(s, stub, account):
-    """Asks for the account; answers the seconds until its job came."""
-    before = len(stub.times(account))
-    answer = s.control({"cmd": "run", "account": account})
+    """Asks for the account; answers how many jobs came before its own."""
+    began = len(stub.came)
+    answer = s.control({"cmd": "run", "account": account}, 30)
     check(answer["ok"], f"a run of {account}: {answer}")
-    began = stub.came[-1][0]
-    wait_for(f"a job of {account}", lambda: len(stub.times(account)) > before, 30, 0.02)
-    return stub.times(account)[before] - began
+    return before(stub, account, began)
+
+
+def before(stub, account, began):
+    """How many jobs came after the first `began` and before the account's."""
+    wait_for(f"a job of {account}", lambda: stub.error or any(who == account for _, who in stub.came[began:]), 30, 0.02)
+    check(not stub.error, f"the stub: {stub.error}")
+    return [who for _, who in stub.came[began:]].index(account)
 
 
 @test("after an outage: oldest first, evenly, never more than the credit, and one that is asked for comes at once")
@@ -42,12 +47,10 @@ def _():
             took = {account: asked(s, stub, account) for account in list(manual)[:2]}
             check(s.control({"cmd": "run", "account": kept})["ok"], "a run of an account whose job is out")
             stub.kept.clear()
-            began = stub.came[-1][0]
-            wait_for("its next job", lambda: len(stub.times(kept)) == 2, 30, 0.02)
-            took[kept] = stub.times(kept)[1] - began
+            took[kept] = before(stub, kept, len(stub.came))
             left = ACCOUNTS - len(stub.came)
             check(left > ACCOUNTS // 5, f"only {left} were left to be read: the test proves nothing")
-            check(max(took.values()) < AT_ONCE_S, f"seconds until a job that was asked for: {took}")
+            check(max(took.values()) < AT_ONCE, f"jobs that came before one that was asked for: {took}")
             wait_for("the whole herd", lambda: stub.error or len(stub.firsts) == ACCOUNTS, 120)
             check(not stub.error, f"the stub: {stub.error}")
             wait_for("all is settled", lambda: s.value("SELECT count(*) = 0 FROM accounts WHERE lease_until IS NOT NULL"), 20)
@@ -64,7 +67,7 @@ def _():
         check(not again or again[0] > ACCOUNTS - BATCH, f"the first to be read again was the {again[:1]}. job")
         equal({account: counts[account] for account in manual}, manual, "jobs of those that were asked for")
         pauses = [later[0] - sooner[0] for sooner, later in zip(came, came[1:])]
-        check(max(pauses) < 3, f"no job for {max(pauses):.1f} s")
+        check(max(pauses) < 10, f"no job for {max(pauses):.1f} s")  # of some 8 s, when nothing else is at work
         # the next cycle has them scattered: no second herd
         minutes = collections.Counter(s.sql(f"SELECT (extract(epoch FROM next_due)::bigint % {CYCLE_S}) / 60 FROM accounts"))
         check(len(minutes) == CYCLE_S // 60 and max(minutes.values()) < 1.5 * ACCOUNTS * 60 / CYCLE_S,

@@ -22,6 +22,7 @@ const test = (name, body) => tests.push({ name, body });
 async function open(path, { width = 1360, height = 900, zone = "UTC", scheme = "light", url = facts.url, quiet = [], context, prepare } = {}) {
   const made = context ?? await browser.newContext({ viewport: { width, height }, timezoneId: zone, colorScheme: scheme, acceptDownloads: true, bypassCSP: false });
   const page = await made.newPage();
+  page.setDefaultTimeout(60000); // the machine may be busy with other tests
   page.wrong = [];
   page.asked = [];
   page.on("console", (m) => m.type() === "error" && !quiet.some((q) => m.text().includes(q)) && page.wrong.push("console: " + m.text()));
@@ -39,7 +40,7 @@ async function open(path, { width = 1360, height = 900, zone = "UTC", scheme = "
 
 async function settled(page) {
   await page.waitForFunction(() => !document.querySelector("[aria-busy=true]") && !document.querySelector(".wait") && !document.querySelector("main.waiting")
-    && ![...document.querySelectorAll("[role=status]")].some((e) => e.textContent === "Loading"), null, { timeout: 15000 });
+    && ![...document.querySelectorAll("[role=status]")].some((e) => e.textContent === "Loading"), null, { timeout: 60000 });
 }
 
 async function close(page) {
