@@ -246,8 +246,7 @@ static enum status widths_note(struct ledger *l, struct arena *a, const struct c
 static const char next_due_sql[] =
     "SELECT epoch_us(min(next_due)) - epoch_us(now()) FROM accounts WHERE enabled";
 
-/* ---- a claim is a transaction in parts, each sent in one go when the one before is answered ----
- */
+/* ---- a claim: parts of a transaction, each sent in one go when the one before is answered ---- */
 
 static enum status take(struct ledger *l, size_t max, struct err *err)
 {

@@ -77,6 +77,7 @@ def _():
             s.wait_ready(s.start("fetcher", UF_IN_FLIGHT="8"))
         # Work is handed out as it comes: only who is connected by then gets some.
         wait_for("fetchers at the scheduler", lambda: len(s.control({"cmd": "status"})["fetchers"]) == 3, 20)
+        time.sleep(2.5)  # the other links look for newcomers every two seconds
         s.add_accounts(range(60))
         run = s.run()
         equal(run["accounts_ok"], 60, "accounts that succeeded")
