@@ -1,5 +1,7 @@
 """The main job: every row of many accounts arrives, exactly; the next cycle writes what changed."""
 
+import time
+
 from harness import FEEDS, STAGES, Failed, Stack, check, equal, wait_for
 from runner import shared, stack, test
 
