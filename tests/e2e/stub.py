@@ -17,11 +17,12 @@ NO_DIGEST = bytes(16)
 
 
 class Stub:
-    """Asks for `capacity` jobs and settles each after `answer_s`, in a thread of its own. It first reads nothing for `asleep_s`,
-    and gives a sign of life every `beat_s`."""
+    """Asks for `capacity` jobs and settles each after `answer_s`, `spread_s` more or less, in a thread of its own. It first reads
+    nothing for `asleep_s`, and gives a sign of life every `beat_s`."""
 
-    def __init__(self, run_dir, capacity, answer_s, asleep_s=0, beat_s=1):
-        self.run_dir, self.capacity, self.answer_s, self.asleep_s, self.beat_s = run_dir, capacity, answer_s, asleep_s, beat_s
+    def __init__(self, run_dir, capacity, answer_s, spread_s=0, asleep_s=0, beat_s=1):
+        self.run_dir, self.capacity, self.answer_s, self.spread_s = run_dir, capacity, answer_s, spread_s
+        self.asleep_s, self.beat_s = asleep_s, beat_s
         self.beats = 0
         self.came = []  # (when, account), monotonic, as the jobs came
         self.firsts = {}  # account: when its first job came
@@ -75,7 +76,8 @@ class Stub:
                     self.came.append((now, job[7]))
                     self.firsts.setdefault(job[7], now)
                     count += 1
-                    heapq.heappush(waiting, (now + self.answer_s, count, job))
+                    spread_s = self.spread_s * (count * 37 % 200 / 100 - 1)  # 37: neighbours are far apart
+                    heapq.heappush(waiting, (now + self.answer_s + spread_s, count, job))
             self.most = max(self.most, len(waiting))
             again = []
             while waiting and waiting[0][0] <= time.monotonic():

@@ -2,6 +2,8 @@
 turn then."""
 
 import contextlib
+import datetime
+import json
 import os
 import signal
 import threading
@@ -104,3 +106,30 @@ def _():
         equal(s.sql("SELECT count(*), count(lease_until), count(*) FILTER (WHERE next_due <= now()) FROM accounts WHERE lease_epoch > 0")[0],
               (CAPACITY, 0, CAPACITY), "accounts claimed, with a lease, due")
         equal(len(stub.came), 0, "jobs sent")
+
+
+@test("claim: while the fetchers have enough to do a little room waits for more")
+def _():
+    accounts, few, apart_s = 4000, 64, 0.05
+    with stack() as s:
+        s.sql("SELECT 1")  # it has a connection
+        with s.connection.cursor() as cursor:
+            fill_ledger(cursor, accounts, FEEDS)
+        scheduler = s.start("scheduler", UF_SCHEDULE="*/15 * * * *", UF_LEASE="60s")
+        s.wait_ready(scheduler)
+        with Stub(os.path.join(s.folder, "run"), 200, 0.3, spread_s=0.2) as stub:
+            wait_for("all are read", lambda: stub.error or len(stub.firsts) == accounts, 60)
+            check(not stub.error, f"the stub: {stub.error}")
+            wait_for("all is settled", lambda: s.value("SELECT count(*) = 0 FROM accounts WHERE lease_until IS NOT NULL"), 20)
+        claimed, before, gaps = 0, None, []
+        for line in map(json.loads, scheduler.text().splitlines()):
+            if line["event"] != "accounts.claimed" or claimed > accounts * 3 // 4:  # in the end there are few because no more are due
+                continue
+            claimed += line["accounts"]
+            began = datetime.datetime.fromisoformat(line["ts"].replace("Z", "+00:00")).timestamp() - line["us"] / 1e6
+            if before and line["accounts"] < few:
+                gaps.append(began - before)
+            before = began
+        check(len(gaps) > 20, f"{len(gaps)} claims of few accounts: the test proves nothing")
+        check(min(gaps) > apart_s - 0.005, f"{min(gaps):.3f} s after the claim before")  # the log has milliseconds
+        s.stop_all()
