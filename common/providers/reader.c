@@ -73,10 +73,11 @@ static enum status bucket_fault(struct reading *r, size_t index, const char *nam
                       why);
 }
 
-/* RFC 3339, or a date alone: its start. */
+/* RFC 3339, or a date alone: its start. What is ignored, here and below, is not cleared before:
+ * twice a bucket, that was a twentieth of a fetcher's CPU. */
 static enum status parse_time(struct reading *r, struct text t, int64_t *out_us)
 {
-    struct err ignored = {0};
+    struct err ignored;
 
     if (t.len == strlen("2026-11-06"))
         t = text_of(arena_printf(r->arena, "%.*sT00:00:00Z", (int)t.len, t.at));
@@ -87,7 +88,7 @@ static enum status read_time(struct reading *r, const struct json *bucket, size_
                              const char *name, int64_t *out_us)
 {
     const struct json *node = json_member(bucket, name);
-    struct err why = {0};
+    struct err ignored;
     int64_t seconds;
 
     if (r->env->times == TIMES_RFC3339) {
@@ -95,7 +96,7 @@ static enum status read_time(struct reading *r, const struct json *bucket, size_
             return bucket_fault(r, index, name, "not an RFC 3339 time");
         return ST_OK;
     }
-    if (!json_is(node, JSON_NUMBER) || int64_parse(&seconds, node->text, &why) != ST_OK ||
+    if (!json_is(node, JSON_NUMBER) || int64_parse(&seconds, node->text, &ignored) != ST_OK ||
         seconds < 0 || seconds > INT64_C(253402300799))
         return bucket_fault(r, index, name, "not a time in seconds since 1970");
     *out_us = seconds * US_PER_S;
