@@ -48,7 +48,6 @@ struct scheduler {
     int64_t late_at_us;   /* some came: to be told then; 0: none */
     int64_t settle_at_us; /* 0: nothing waits */
     int64_t settle_by_us; /* that, however many more end meanwhile */
-    bool claiming;        /* a claim is on its way; requests wait in their link meanwhile */
     size_t claim_want;    /* accounts it may take */
     int64_t claimed_us;   /* the last claim's begin */
     int64_t claim_at_us, watch_at_us, backlog_at_us, started_us;
@@ -131,6 +130,12 @@ static size_t claim_room(const struct scheduler *s)
     return room < CLAIM_MAX ? room : CLAIM_MAX;
 }
 
+/* Requests wait in their link meanwhile. */
+static bool is_claiming(const struct scheduler *s)
+{
+    return s->ledger.claiming.step != CLAIM_NONE;
+}
+
 /* A claim of few accounts costs Postgres nearly as much as one of many, so while the fetchers have
  * enough to do, a little room waits for more. INT64_MAX: somebody else has to move first. */
 static int64_t claim_due_us(const struct scheduler *s)
@@ -139,7 +144,7 @@ static int64_t claim_due_us(const struct scheduler *s)
     bool few = room < CLAIM_FEW && room < jobs_count(s->jobs);
     int64_t gathered_us = s->claimed_us + CLAIM_GATHER_US;
 
-    if (room == 0 || s->claiming)
+    if (room == 0 || is_claiming(s))
         return INT64_MAX;
     return few && gathered_us > s->claim_at_us ? gathered_us : s->claim_at_us;
 }
@@ -227,7 +232,7 @@ static enum status tell_late(struct scheduler *s, struct err *err)
 {
     enum status st;
 
-    if (s->claiming || !s->late_at_us || clock_mono_us() < s->late_at_us)
+    if (is_claiming(s) || !s->late_at_us || clock_mono_us() < s->late_at_us)
         return ST_OK;
     st = ledger_late(&s->ledger, s->late, err);
     s->late_at_us = st == ST_OK ? 0 : clock_mono_us() + CLAIM_RETRY_US;
@@ -466,7 +471,7 @@ static void take_message(struct scheduler *s, struct link *link, struct arena *a
 /* Its messages wait until Postgres has answered. */
 static bool is_held(const struct scheduler *s, const struct link *link)
 {
-    return (link == s->acks_link && s->acks_held) || (link == s->control_link && s->claiming);
+    return (link == s->acks_link && s->acks_held) || (link == s->control_link && is_claiming(s));
 }
 
 enum status scheduler_take(struct scheduler *s, struct err *err)
@@ -586,7 +591,6 @@ static enum status count_backlog(struct scheduler *s, struct err *err)
 /* No claim is on its way any more. */
 static enum status claim_over(struct scheduler *s, enum status st, struct err *err)
 {
-    s->claiming = false;
     stage_watch_pause(s->stage, s->control_link, false);
     stage_watch_fd(s->stage, FD_CLAIM, -1);
     count_postgres(s, st == ST_OK);
@@ -632,7 +636,7 @@ enum status scheduler_claim(struct scheduler *s, struct err *err)
 {
     enum status st;
 
-    if (s->claiming)
+    if (is_claiming(s))
         return claim_look(s, false, err);
     if (stage_stopping())
         return ST_OK;
@@ -645,7 +649,6 @@ enum status scheduler_claim(struct scheduler *s, struct err *err)
     st = ledger_claim(&s->ledger, s->claim_want, err);
     if (st != ST_OK)
         return claim_over(s, st, err);
-    s->claiming = true;
     stage_watch_pause(s->stage, s->control_link, true);
     stage_watch_fd(s->stage, FD_CLAIM, pg_socket(s->pg));
     return ST_OK;
@@ -665,7 +668,7 @@ enum status scheduler_stop(struct scheduler *s, struct err *err)
     enum status st = ST_OK;
 
     CRASH_POINT("scheduler.stop.asked");
-    if (s->claiming)
+    if (is_claiming(s))
         TRY(claim_look(s, true, err));
     TRY(scheduler_take(s, err));
     if (s->n_settling > 0)

@@ -11,10 +11,11 @@ import time
 
 import psycopg2
 
-from harness import FEEDS, check, equal, wait_for
+from due import due, wait_settled
+from harness import check, equal, wait_for
 from pulses import Pulses
-from runner import stack, test
-from stub import Stub, fill_ledger
+from runner import test
+from stub import Stub
 
 ACCOUNTS, CAPACITY = 300, 100
 
@@ -22,12 +23,7 @@ ACCOUNTS, CAPACITY = 300, 100
 @contextlib.contextmanager
 def claiming():
     """A scheduler whose claims take accounts and then wait for `blocker` to end its transaction."""
-    with stack() as s:
-        s.sql("SELECT 1")  # it has a connection
-        with s.connection.cursor() as cursor:
-            fill_ledger(cursor, ACCOUNTS, FEEDS)
-        scheduler = s.start("scheduler", UF_SCHEDULE="*/15 * * * *", UF_LEASE="60s")
-        s.wait_ready(scheduler)
+    with due(ACCOUNTS) as (s, scheduler):
         blocker = psycopg2.connect(s.postgres.url("uf"))
         with blocker.cursor() as cursor:
             cursor.execute("LOCK TABLE account_feeds IN ACCESS EXCLUSIVE MODE")
@@ -78,7 +74,7 @@ def _():
         blocker.rollback()
         wait_for("all are read", lambda: stub.error or len(stub.firsts) == ACCOUNTS, 30)
         check(not stub.error, f"the stub: {stub.error}")
-        wait_for("all is settled", lambda: s.value("SELECT count(*) = 0 FROM accounts WHERE lease_until IS NOT NULL"), 20)
+        wait_settled(s)
         s.stop_all()
 
 
@@ -111,16 +107,11 @@ def _():
 @test("claim: while the fetchers have enough to do a little room waits for more")
 def _():
     accounts, few, apart_s = 4000, 64, 0.05
-    with stack() as s:
-        s.sql("SELECT 1")  # it has a connection
-        with s.connection.cursor() as cursor:
-            fill_ledger(cursor, accounts, FEEDS)
-        scheduler = s.start("scheduler", UF_SCHEDULE="*/15 * * * *", UF_LEASE="60s")
-        s.wait_ready(scheduler)
+    with due(accounts) as (s, scheduler):
         with Stub(os.path.join(s.folder, "run"), 200, 0.3, spread_s=0.2) as stub:
             wait_for("all are read", lambda: stub.error or len(stub.firsts) == accounts, 60)
             check(not stub.error, f"the stub: {stub.error}")
-            wait_for("all is settled", lambda: s.value("SELECT count(*) = 0 FROM accounts WHERE lease_until IS NOT NULL"), 20)
+            wait_settled(s)
         claimed, before, gaps = 0, None, []
         for line in map(json.loads, scheduler.text().splitlines()):
             if line["event"] != "accounts.claimed" or claimed > accounts * 3 // 4:  # in the end there are few because no more are due

@@ -4,9 +4,10 @@ without a second herd a cycle later, and whoever asks for one account does not w
 import collections
 import os
 
-from harness import FEEDS, check, equal, wait_for
-from runner import stack, test
-from stub import Stub, fill_ledger
+from due import due, wait_settled
+from harness import check, equal, wait_for
+from runner import test
+from stub import Stub
 
 ACCOUNTS, CAPACITY, ANSWER_S = 6000, 200, 0.25
 CYCLE_S = 900
@@ -31,11 +32,7 @@ def before(stub, account, began):
 
 @test("after an outage: oldest first, evenly, never more than the credit, and one that is asked for comes at once")
 def _():
-    with stack() as s:
-        s.sql("SELECT 1")  # it has a connection
-        with s.connection.cursor() as cursor:
-            fill_ledger(cursor, ACCOUNTS, FEEDS)
-        s.wait_ready(s.start("scheduler", UF_SCHEDULE="*/15 * * * *", UF_LEASE="60s"))
+    with due(ACCOUNTS) as (s, _):
         counts = collections.Counter()
         with Stub(os.path.join(s.folder, "run"), CAPACITY, ANSWER_S) as stub:
             kept = f"account-{BATCH}"
@@ -53,7 +50,7 @@ def _():
             check(max(took.values()) < AT_ONCE, f"jobs that came before one that was asked for: {took}")
             wait_for("the whole herd", lambda: stub.error or len(stub.firsts) == ACCOUNTS, 120)
             check(not stub.error, f"the stub: {stub.error}")
-            wait_for("all is settled", lambda: s.value("SELECT count(*) = 0 FROM accounts WHERE lease_until IS NOT NULL"), 20)
+            wait_settled(s)
             came = list(stub.came)
         check(stub.most <= CAPACITY, f"{stub.most} jobs at once, and credit for {CAPACITY}")
         firsts, again = [], []  # an account whose slot of the new cycle comes soon is read again, after those that are older
@@ -78,17 +75,12 @@ def _():
 @test("a fetcher whose link is full is slow and not gone: what it holds stays its own, and it gets more as soon as it reads")
 def _():
     accounts, capacity = 3000, 2800  # its link holds 1,000 and what the sockets take
-    with stack() as s:
-        s.sql("SELECT 1")  # it has a connection
-        with s.connection.cursor() as cursor:
-            fill_ledger(cursor, accounts, FEEDS)
-        scheduler = s.start("scheduler", UF_SCHEDULE="*/15 * * * *", UF_LEASE="60s")
-        s.wait_ready(scheduler)
+    with due(accounts) as (s, scheduler):
         with Stub(os.path.join(s.folder, "run"), capacity, 0.1, asleep_s=4, beat_s=9) as stub:
             wait_for("all are read", lambda: stub.error or len(stub.firsts) == accounts, 60)
             check(not stub.error, f"the stub: {stub.error}")
             equal(stub.beats, 1, "signs of life until then")
-            wait_for("all is settled", lambda: s.value("SELECT count(*) = 0 FROM accounts WHERE lease_until IS NOT NULL"), 20)
+            wait_settled(s)
         text = scheduler.text()
         check('"fetcher.full"' in text, "its link never was full: the test proves nothing")
         check('"job.orphaned"' not in text and '"fetcher.unreachable"' not in text, "it was taken for gone")
