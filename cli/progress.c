@@ -8,7 +8,8 @@
 #include "cli/table.h"
 #include "common/clock.h"
 
-#define POLL_US        (300 * US_PER_MS)
+#define POLL_MIN_US    (20 * US_PER_MS)
+#define POLL_MAX_US    (300 * US_PER_MS)
 #define PLAIN_US       (2 * US_PER_S)
 #define AWAY_MAX_US    (120 * US_PER_S) /* a scheduler is restarted, Postgres too: both come back */
 #define ESTIMATE_AFTER 3                /* seconds, before a rate tells anything */
@@ -164,13 +165,19 @@ static bool patient(struct progress *p)
     return true;
 }
 
-static void pause_until(int64_t mono_us)
+/* Nobody waits for longer than a twentieth of what a run has taken before it is told that it is
+ * over, and a long one is not asked for all the time. */
+static void pause_after(int64_t elapsed_us)
 {
-    int64_t left = mono_us - clock_mono_us();
-    struct timespec t = {.tv_sec = left / US_PER_S, .tv_nsec = left % US_PER_S * 1000};
+    int64_t wait_us = elapsed_us / 20;
+    struct timespec t = {0};
 
-    if (left > 0)
-        (void)nanosleep(&t, NULL);
+    if (wait_us < POLL_MIN_US)
+        wait_us = POLL_MIN_US;
+    if (wait_us > POLL_MAX_US)
+        wait_us = POLL_MAX_US;
+    t.tv_nsec = wait_us * 1000;
+    (void)nanosleep(&t, NULL);
 }
 
 /* One look at the run. `*done` when it has ended and its summary was printed. */
@@ -211,12 +218,10 @@ enum status progress_wait(struct cli *cli, struct control *control, const char *
     p.began_us = clock_mono_us();
     p.printed_us = p.began_us;
     while (st == ST_OK && !done) {
-        int64_t next_us = clock_mono_us() + POLL_US;
-
         st = look(&p, request, turn, &done, failed, err);
         arena_reset(turn);
         if (st == ST_OK && !done)
-            pause_until(next_us);
+            pause_after(clock_mono_us() - p.began_us);
     }
     if (st != ST_OK)
         show_end(&p);
