@@ -401,21 +401,32 @@ static bool read_array(struct parser *p, struct json *array)
     return true;
 }
 
-/* "name":value */
-static bool read_member(struct parser *p, struct json *member)
+/* Whether the name at p->at, its quote included, is `likely` byte for byte. Of a name with escapes
+ * or repairs the bytes are elsewhere, and say nothing of how it was written. */
+static bool is_name(const struct parser *p, struct text likely)
 {
-    struct text key;
+    return likely.at >= p->begin && likely.at < p->end &&
+           (size_t)(p->end - p->at) > likely.len + 1 && p->at[likely.len + 1] == '"' &&
+           memcmp(p->at + 1, likely.at, likely.len) == 0;
+}
+
+/* "name":value. `likely`: the name that is expected, and becomes its key if it is that. */
+static bool read_member(struct parser *p, struct json *member, const struct json *likely)
+{
     int c = next_byte(p);
 
     if (c != '"')
         return refuse(p, c < 0 ? "cut off" : "no member's name in double quotes");
-    if (!read_text(p, &key))
+    if (likely && is_name(p, likely->key)) {
+        member->key = likely->key;
+        p->at += likely->key.len + 2;
+    } else if (!read_text(p, &member->key)) {
         return false;
+    }
     c = next_byte(p);
     if (c != ':')
         return refuse(p, c < 0 ? "cut off" : "no colon after a member's name");
     p->at++;
-    member->key = key;
     return read_value(p, member);
 }
 
@@ -438,7 +449,7 @@ static bool read_object(struct parser *p, struct json *object)
     }
     while (more) {
         struct json *child = node_new(p);
-        if (!read_member(p, child) || !another(p, '}', &more))
+        if (!read_member(p, child, likely) || !another(p, '}', &more))
             return false;
         object->n++;
         *tail = child;

@@ -90,6 +90,7 @@ static const struct {
     {"a sign alone", "-", "not JSON", false},
     {"a point without a digit before it", ".5", "not JSON", false},
     {"a member without a colon", "{\"a\" 1}", "colon", true},
+    {"a name that says what one before meant", "[{\"a\\\"b\":1},{\"a\"b\":2}]", "colon", false},
     {"a bracket that closes another kind", "{\"a\":1]", "object's end", false},
     {"half a pair and four digits that are none", "\"\\ud83d\\uzzzz\"", "escape", false},
     {"a leading zero", "01", "not JSON", false},
@@ -380,6 +381,13 @@ static const struct {
      "[{\"a\":1,\"b\":2},{\"b\":4}]"},
     {"another kind between", "[{\"a\":1},{},{\"x\":{\"a\":1,\"a\":2}},{\"a\":2,\"a\":3}]",
      "[{\"a\":1},{},{\"x\":{\"a\":2}},{\"a\":3}]"},
+    {"a longer name", "[{\"ab\":1},{\"abc\":2,\"ab\":3}]", "[{\"ab\":1},{\"abc\":2,\"ab\":3}]"},
+    {"a shorter name", "[{\"ab\":1},{\"a\":2}]", "[{\"ab\":1},{\"a\":2}]"},
+    {"an empty name", "[{\"\":1},{\"\":2},{\"a\":3}]", "[{\"\":1},{\"\":2},{\"a\":3}]"},
+    {"blanks around the names", "[{\"a\":1},{ \"a\" : 2, \"a\":3}]", "[{\"a\":1},{\"a\":3}]"},
+    {"the name written with an escape", "[{\"a\":1},{\"\\u0061\":2,\"a\":3}]",
+     "[{\"a\":1},{\"a\":3}]"},
+    {"a name with an escape", "[{\"a\\\"b\":1},{\"a\\\"b\":2}]", "[{\"a\\\"b\":1},{\"a\\\"b\":2}]"},
 };
 
 static void doubles_are_seen_beside_sisters(void **state)
