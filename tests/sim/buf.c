@@ -81,11 +81,25 @@ static const char *digits(char out[41], unsigned __int128 v)
     char *p = out + 40;
 
     *p = '\0';
-    do {
+    for (; v > UINT64_MAX; v /= 10) /* a call each, where the processor divides 64 bits itself */
         *--p = (char)('0' + (int)(v % 10));
-        v /= 10;
-    } while (v);
+    for (uint64_t low = (uint64_t)v; low || !*p; low /= 10)
+        *--p = (char)('0' + (int)(low % 10));
     return p;
+}
+
+/* Drops zeros at the end of a fraction of *places digits. */
+static unsigned __int128 without_zeros(unsigned __int128 v, int *places)
+{
+    uint64_t low;
+
+    for (; v > UINT64_MAX && *places > 0 && v % 10 == 0; --*places)
+        v /= 10;
+    if (v > UINT64_MAX)
+        return v;
+    for (low = (uint64_t)v; low && *places > 0 && low % 10 == 0; --*places)
+        low /= 10;
+    return low;
 }
 
 void buf_i64(struct buf *b, int64_t v)
@@ -127,10 +141,9 @@ void buf_decimal(struct buf *b, __int128 v, int scale)
     char text[41];
     unsigned __int128 u = v < 0 ? -(unsigned __int128)v : (unsigned __int128)v;
 
-    while (scale > 0 && u % 10 == 0) {
-        u /= 10;
-        scale--;
-    }
+    u = without_zeros(u, &scale);
+    if (u == 0)
+        scale = 0;
     const char *d = digits(text, u);
     int n = (int)strlen(d);
 
@@ -156,10 +169,7 @@ void buf_json_decimal(struct buf *b, __int128 v, int scale)
     unsigned __int128 u = v < 0 ? -(unsigned __int128)v : (unsigned __int128)v;
     int places = scale;
 
-    while (places > 0 && u && u % 10 == 0) {
-        u /= 10;
-        places--;
-    }
+    u = without_zeros(u, &places);
     const char *d = digits(text, u);
     int n = (int)strlen(d);
 

@@ -173,12 +173,11 @@ static bool uses_feed(const struct ledger *l, uint32_t account, enum feed_id fee
                                                (feed == COMPLETIONS || feed == MESSAGES ? 97 : 70);
 }
 
-/* How busy an hour is, in percent: nights and weekends, by the account's own clock, are quiet. */
-static uint64_t busyness(const struct ledger *l, uint32_t account, int64_t hour)
+/* How busy an hour of the account's own clock is, in percent: nights and weekends are quiet. */
+static uint64_t busyness(int64_t local)
 {
     static const uint8_t by_hour[24] = {5,  3,  2,  0,  0,  4,  15, 40, 70, 90, 95, 90,
                                         80, 90, 95, 95, 85, 70, 50, 40, 30, 20, 15, 10};
-    int64_t local = hour + (int64_t)(trait(l, account, T_ZONE) % 24) * HOUR;
     int64_t day = local / DAY;
     uint64_t busy = by_hour[(local / HOUR) % 24];
 
@@ -379,6 +378,9 @@ struct hour {
     const struct ledger *l;
     uint32_t account;
     enum feed_id feed;
+    bool used, certain; /* the account uses the feed; each hour has a row */
+    int64_t zone;       /* seconds that the account's clock is ahead */
+    uint64_t base, row_base;
     int64_t at;
     const struct restatement *restated; /* NULL: as first reported */
 };
@@ -386,8 +388,7 @@ struct hour {
 static void add_row(const struct hour *h, uint64_t number, struct span span,
                     const struct view *view, struct rows *out)
 {
-    uint64_t r = roll(roll(trait(h->l, h->account, 7), (uint64_t)h->feed + 1),
-                      (uint64_t)h->at * 64 + number);
+    uint64_t r = roll(h->row_base, (uint64_t)h->at * 64 + number);
     struct row row = {0};
 
     if (h->feed == MESSAGES) {
@@ -406,14 +407,12 @@ static void add_hour(const struct hour *h, struct span span, const struct view *
                      struct rows *out)
 {
     static const uint8_t chance[2][4] = {{100, 60, 30, 10}, {25, 5, 0, 0}};
-    uint64_t busy = busyness(h->l, h->account, h->at) *
+    uint64_t busy = busyness(h->at + h->zone) *
                     (h->feed == COMPLETIONS || h->feed == MESSAGES ? 100 : 40) / 100;
-    uint64_t r = roll(trait(h->l, h->account, 8 + (uint64_t)h->feed * 100), (uint64_t)h->at);
+    uint64_t r = roll(h->base, (uint64_t)h->at);
 
-    for (uint64_t n = 0; h->at >= h->l->history_from && n < 4; n++)
-        if (uses_feed(h->l, h->account, h->feed) &&
-            ((n == 0 && is_certain(h->l, h->account, h->feed)) ||
-             roll(r, n) % 10000 < busy * chance[h->l->small][n]))
+    for (uint64_t n = 0; h->used && h->at >= h->l->history_from && n < 4; n++)
+        if ((n == 0 && h->certain) || roll(r, n) % 10000 < busy * chance[h->l->small][n])
             add_row(h, n, span, view, out);
     for (const struct restatement *s = h->restated; s; s = s->next)
         if (s->op == RESTATE_ADD && restates(s, h->account, h->feed, h->at))
@@ -511,7 +510,16 @@ static void add_special_costs(const struct ledger *l, uint32_t account, int64_t 
 void add_usage(const struct ledger *l, uint32_t account, enum feed_id feed, struct span span,
                const struct view *view, struct rows *out)
 {
-    struct hour h = {.l = l, .account = account, .feed = feed};
+    struct hour h = {
+        .l = l,
+        .account = account,
+        .feed = feed,
+        .used = uses_feed(l, account, feed),
+        .certain = is_certain(l, account, feed),
+        .zone = (int64_t)(trait(l, account, T_ZONE) % 24) * HOUR,
+        .base = trait(l, account, 8 + (uint64_t)feed * 100),
+        .row_base = roll(trait(l, account, 7), (uint64_t)feed + 1),
+    };
 
     for (h.at = span.from - span.from % HOUR; h.at < span.to; h.at += HOUR) {
         h.restated = view->as_first_reported ? NULL : restated(l, account, feed, h.at);

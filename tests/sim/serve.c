@@ -78,8 +78,7 @@ void refuse(struct query *q, const char *param, const char *code, const char *me
 
 void add_filter(struct query *q, const char *name, enum dim dim, const char *value)
 {
-    if (q->n_filters == sizeof q->filters / sizeof q->filters[0] ||
-        strlen(value) >= sizeof q->filters[0].value) {
+    if (q->n_filters == FILTERS_MAX || strlen(value) >= sizeof q->filters[0].value) {
         refuse(q, name, "invalid_value", "Too many or too long values.");
         return;
     }
@@ -461,8 +460,14 @@ static void count_status(struct account *account, int feed, unsigned status)
 
 static void answer_feed(struct call *c, int feed, const struct api *api, struct answer *a)
 {
-    struct query q = {
-        .sim = c->sim, .call = c, .feed = (enum feed_id)feed, .end = -1, .limit = -1, .answer = a};
+    struct filter filters[FILTERS_MAX];
+    struct query q = {.sim = c->sim,
+                      .call = c,
+                      .feed = (enum feed_id)feed,
+                      .end = -1,
+                      .limit = -1,
+                      .filters = filters,
+                      .answer = a};
     struct effects fx = {0};
     struct token t = {.page = 1}, sent = {0};
     char key[64];

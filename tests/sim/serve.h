@@ -9,6 +9,8 @@ struct filter {
     char value[80];
 };
 
+#define FILTERS_MAX 64
+
 struct query {
     struct sim *sim;
     struct call *call;
@@ -19,7 +21,7 @@ struct query {
     bool has_start;
     int64_t width, limit; /* limit -1: the default */
     unsigned group_by;
-    struct filter filters[64];
+    struct filter *filters; /* FILTERS_MAX: apart, since nearly all requests have none */
     size_t n_filters;
     const char *page;      /* the token, NULL = first page */
     struct answer *answer; /* holds the first refusal */
