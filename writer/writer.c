@@ -196,6 +196,8 @@ static void acknowledge(struct writer *w, const struct batch_page *pages, size_t
         const struct uuid *to = &pages[i].origin->scheduler_id;
         struct acks message = {.acks = acks};
         struct buf b = {.arena = a};
+        if (said[i])
+            continue;
         for (size_t k = i; k < n; k++) {
             const struct batch_page *bp = &pages[k];
             struct text why = bp->refused                ? text_of(bp->refused)
@@ -221,8 +223,6 @@ static void acknowledge(struct writer *w, const struct batch_page *pages, size_t
             if (bp->fate != PAGE_COMMITTED)
                 acks[message.n_acks - 1].digest = (struct page_digest){{0}};
         }
-        if (message.n_acks == 0)
-            continue;
         acks_encode(&b, &message);
         CRASH_POINT("writer.acks.sending");
         if (ack_send(w, to, (struct text){b.at, b.len}, &err) != ST_OK)
