@@ -140,11 +140,20 @@ static uint64_t scatter(uint64_t x)
     return x ^ (x >> 31);
 }
 
-int64_t slot_after(const struct slots *s, int64_t account_id, int64_t t_us)
+static int64_t tick_after(struct slots *s, int64_t t_us)
+{
+    if (t_us < s->tick_from_us || t_us >= s->tick_us) {
+        s->tick_us = cron_next_us(&s->schedule, t_us);
+        s->tick_from_us = t_us;
+    }
+    return s->tick_us;
+}
+
+int64_t slot_after(struct slots *s, int64_t account_id, int64_t t_us)
 {
     int64_t offset = (int64_t)(scatter((uint64_t)account_id) % (uint64_t)s->gap_us);
 
-    return cron_next_us(&s->schedule, t_us - offset) + offset;
+    return tick_after(s, t_us - offset) + offset;
 }
 
 int64_t tick_before(const struct slots *s, int64_t t_us)
@@ -169,7 +178,7 @@ int64_t plan_empty_since(const struct feed_state *state, const struct found *fou
     return found->audit && !found->changed ? state->empty_since_us : 0;
 }
 
-int64_t plan_next_due(const struct slots *s, int64_t account_id, const struct feed_state *state,
+int64_t plan_next_due(struct slots *s, int64_t account_id, const struct feed_state *state,
                       const struct outcome *how, int64_t now_us)
 {
     int64_t wait_s = RETRY_FIRST_S;

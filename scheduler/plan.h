@@ -51,10 +51,13 @@ struct span plan_align(int64_t from_us, int64_t to_us);
 struct slots {
     struct cron schedule;
     int64_t gap_us; /* the shortest gap between ticks, looked at over a week */
+    /* The tick that was found last, and how far back it is the next one: nearly all accounts of a
+     * cycle ask for the same one or two, and far ticks are dear. */
+    int64_t tick_us, tick_from_us;
 };
 void slots_init(struct slots *s, const struct cron *schedule, int64_t now_us);
 /* The account's first slot after `t_us`. */
-int64_t slot_after(const struct slots *s, int64_t account_id, int64_t t_us);
+int64_t slot_after(struct slots *s, int64_t account_id, int64_t t_us);
 /* The last tick at or before `t_us`. */
 int64_t tick_before(const struct slots *s, int64_t t_us);
 
@@ -74,7 +77,7 @@ struct found {
 int64_t plan_empty_since(const struct feed_state *state, const struct found *found);
 
 /* When a feed is due again after it ended so. `now_us`: the database's clock. */
-int64_t plan_next_due(const struct slots *s, int64_t account_id, const struct feed_state *state,
+int64_t plan_next_due(struct slots *s, int64_t account_id, const struct feed_state *state,
                       const struct outcome *how, int64_t now_us);
 
 #endif

@@ -13,14 +13,14 @@
 #include "scheduler/ledger.h"
 
 #define CLAIM_MAX       512 /* accounts of one claim: one transaction, one message each */
-#define CLAIM_FEW       64  /* that little room waits for more ... */
-#define CLAIM_GATHER_US (50 * US_PER_MS)         /* ... for so long after the claim before */
+#define CLAIM_FEW       96  /* that little room waits for more ... */
+#define CLAIM_GATHER_US (100 * US_PER_MS)        /* ... for so long after the claim before */
 #define CLAIM_IDLE_US   (2 * US_PER_S)           /* other hands may have made an account due */
 #define CLAIM_RETRY_US  (1 * US_PER_S)           /* Postgres is away */
 #define SETTLE_MAX      512                      /* jobs of one settlement */
 #define ENDED_MAX       ((size_t)2 * SETTLE_MAX) /* one on its way, and one that gathers meanwhile */
-/* Many share one transaction, which costs about as much as for one; but not when no more come. */
-#define SETTLE_WAIT_US  (100 * US_PER_MS)
+/* Many share one transaction, which costs about as much as for one; but not when few more come. */
+#define SETTLE_WAIT_US  (200 * US_PER_MS)
 #define SETTLE_QUIET_US (25 * US_PER_MS)
 #define WATCH_US        (1 * US_PER_S) /* silent fetchers and ended leases are looked for this often */
 #define BACKLOG_US      (5 * US_PER_S) /* how many accounts wait is counted this often */
@@ -47,7 +47,7 @@ struct scheduler {
     struct jobs *late; /* settled when their leases had run out; acks may still come, for a lease */
     int64_t late_at_us;   /* some came: to be told then; 0: none */
     int64_t settle_at_us; /* 0: nothing waits */
-    int64_t settle_by_us; /* that, however many more end meanwhile */
+    int64_t settle_by_us; /* that, however many more end meanwhile; 0: Postgres is away */
     size_t claim_want;    /* accounts it may take */
     int64_t claimed_us;   /* the last claim's begin */
     int64_t claim_at_us, watch_at_us, backlog_at_us, started_us;
@@ -162,6 +162,16 @@ int64_t scheduler_deadline_us(const struct scheduler *s)
 
 /* ---- ends ---- */
 
+/* When the jobs that have ended are settled: at once if no other is out, soon after the last if few
+ * are. */
+static int64_t settle_due_us(const struct scheduler *s, int64_t now_us)
+{
+    size_t out = jobs_count(s->jobs);
+    int64_t wait_us = out == 0 ? 0 : out <= s->n_ended ? SETTLE_QUIET_US : SETTLE_WAIT_US;
+
+    return now_us + wait_us < s->settle_by_us ? now_us + wait_us : s->settle_by_us;
+}
+
 static void end_if_settled(struct scheduler *s, struct tracked_job *job)
 {
     int64_t now;
@@ -173,9 +183,8 @@ static void end_if_settled(struct scheduler *s, struct tracked_job *job)
     now = clock_mono_us();
     if (!s->settle_at_us)
         s->settle_by_us = now + SETTLE_WAIT_US;
-    if (!s->settle_at_us || s->settle_at_us < s->settle_by_us) /* not while Postgres is away */
-        s->settle_at_us =
-            now + SETTLE_QUIET_US < s->settle_by_us ? now + SETTLE_QUIET_US : s->settle_by_us;
+    if (s->settle_by_us)
+        s->settle_at_us = settle_due_us(s, now);
 }
 
 static void watch_job(struct tracked_job *job, void *arg)
@@ -292,7 +301,8 @@ static enum status settle_end(struct scheduler *s, enum status st, struct err *e
     if (st == ST_RETRY) {
         LOG(WARN, "settle.retry", KV("error", err->text), KV("jobs", (int64_t)n));
         s->settle_most = n > 1 ? n / 2 : 1;
-        s->settle_at_us = s->settle_by_us = clock_mono_us() + CLAIM_RETRY_US;
+        s->settle_at_us = clock_mono_us() + CLAIM_RETRY_US;
+        s->settle_by_us = 0;
         return st;
     }
     TRY(st);

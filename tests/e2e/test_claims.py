@@ -106,7 +106,7 @@ def _():
 
 @test("claim: while the fetchers have enough to do a little room waits for more")
 def _():
-    accounts, few, apart_s = 4000, 64, 0.05
+    accounts, few, apart_s = 4000, 96, 0.1
     with due(accounts) as (s, scheduler):
         with Stub(os.path.join(s.folder, "run"), 200, 0.3, spread_s=0.2) as stub:
             wait_for("all are read", lambda: stub.error or len(stub.firsts) == accounts, 60)
