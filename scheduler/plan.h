@@ -51,8 +51,8 @@ struct span plan_align(int64_t from_us, int64_t to_us);
 struct slots {
     struct cron schedule;
     int64_t gap_us; /* the shortest gap between ticks, looked at over a week */
-    /* The tick that was found last, and how far back it is the next one: nearly all accounts of a
-     * cycle ask for the same one or two, and far ticks are dear. */
+    /* The tick that was found last, which is the next one from the other moment on: nearly all
+     * accounts of a cycle ask for the same one or two, and to find a far one takes long. */
     int64_t tick_us, tick_from_us;
 };
 void slots_init(struct slots *s, const struct cron *schedule, int64_t now_us);
