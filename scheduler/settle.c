@@ -35,7 +35,8 @@ static const enum pg_type feed_types[] = {PG_BIGINT, PG_TEXT, PG_TIME, PG_TIME, 
 /* An upsert takes twice the time of an UPDATE, and nearly all rows are there; so those that were
  * missing at the claim are made apart. One that somebody made meanwhile stays as it is: the feed is
  * read again. Nobody makes one between the look and the INSERT, which would need a lock on the
- * account's row (lock_sql), so ON CONFLICT, half as dear again, is not needed. */
+ * account's row (lock_sql), so ON CONFLICT, half as dear again, is not needed. The look is an
+ * anti-join, whose plan does not hang on how many rows Postgres expects. */
 static const char feeds_insert_sql[] =
     "INSERT INTO account_feeds (account_id, feed, complete_from, watermark, next_due, "
     "last_attempt_at, last_success_at, last_error, last_error_detail, resume_from, "
@@ -43,8 +44,8 @@ static const char feeds_insert_sql[] =
     "account_id, feed, CASE WHEN watermark IS NOT NULL THEN complete_from END, watermark, "
     "next_due, now(), CASE WHEN error = 'ok' THEN now() END, error, detail, resume, flags & 1, "
     "empty_since, bucket_s, CASE WHEN flags & 2 <> 0 THEN now() END, CASE WHEN flags & 4 <> 0 "
-    "THEN now() END " FEEDS_FROM "WHERE (account_id, feed) NOT IN (SELECT account_id, feed FROM "
-    "account_feeds WHERE account_id = ANY ($12::bigint[]))";
+    "THEN now() END " FEEDS_FROM "WHERE NOT EXISTS (SELECT FROM account_feeds f WHERE "
+    "f.account_id = w.account_id AND f.feed = w.feed)";
 
 /* $12: the accounts. Their feeds are found by that, eleven by one descent of the index, and joined
  * by a hash of the rows, for which the transaction's settings make an exception. */
@@ -270,7 +271,6 @@ static enum status settle_live(struct ledger *l, struct arena *a, struct tracked
         return ST_OK;
     if (fresh[0].n > 0) {
         pg_param_columns(&missing, fresh, FEED_COLUMNS);
-        pg_param_columns(&missing, &accounts, 1);
         TRY(pg_query(l->settle_pg, NULL, NULL, feeds_insert_sql, &missing, err));
     }
     if (known[0].n > 0) {
