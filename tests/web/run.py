@@ -112,8 +112,11 @@ def facts(stack):
     filters = []
     for by, column in columns.items():
         value = next(name for name, _ in ranked[by] if name != none.get(by))
-        column = column.replace("m.provider", "usage_metrics.provider")
-        filters.append([by, value, tokens(f"{column} = '{value}'")])
+        where = f"{column.replace('m.provider', 'usage_metrics.provider')} = '{value}'"
+        # in the first hours of a month there may be nothing yet
+        any_yet = stack.value(f"SELECT EXISTS (SELECT FROM usage_metrics JOIN accounts USING (account_id) WHERE cost_amount IS NULL AND "
+                              f"bucket_start >= %s AND {where})", month)
+        filters.append([by, value, tokens(where) if any_yet else None])
     day = today - datetime.timedelta(days=4)
     yesterday = today - datetime.timedelta(days=1)
     credit = today - datetime.timedelta(days=3)
