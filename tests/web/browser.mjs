@@ -172,7 +172,10 @@ test("every range asks for its days, and the address keeps it", async () => {
     await settled(page);
     assert.equal(param(page, "range"), range);
     const u = page.asked.find((a) => a.searchParams.get("sort") === "-cost");
-    if (!u) { assert.equal(range, "month", `${range} asked for nothing`); continue; }
+    if (!u) { // what is there already; on a month's first day that is today's, too
+      assert.ok(range === "month" || (range === "today" && today === month), `${range} asked for nothing`);
+      continue;
+    }
     if (from) {
       assert.equal(u.searchParams.get("from"), from, range);
       assert.equal(u.searchParams.get("to"), add(today, 1), range);
