@@ -47,10 +47,11 @@ def prices(stack):
 def stack():
     s = harness.Stack(sim={"accounts": 40, "days": DAYS}, env={"UF_BACKFILL": f"{DAYS}d"})
     s.start_all(fetcher=2)
-    for name, number in {**HEALTHY, REVOKED: 14, SCOPED: 15, LATE: 16, OFF: 21, QUIET: 18}.items():
-        add(s, name, number)
+    # before the accounts: they may be read as soon as they are added
     s.sim.fault(account=2, feed="completions", do="field", name="model", raw='"' + MARKUP + '"', row=0)
     s.sim.fault(account=21, feed="completions", do="field", name="input_tokens", raw='"many"', row=0, times=1)
+    for name, number in {**HEALTHY, REVOKED: 14, SCOPED: 15, LATE: 16, OFF: 21, QUIET: 18}.items():
+        add(s, name, number)
     s.run(code=None, seconds=180)
     s.wait_backfill(180)
     prices(s)
