@@ -1,6 +1,8 @@
 """A scheduler alone, and accounts that are all due."""
 
 import contextlib
+import datetime
+import json
 
 from harness import FEEDS, wait_for
 from runner import stack
@@ -21,3 +23,11 @@ def due(accounts):
 
 def wait_settled(s):
     wait_for("all is settled", lambda: s.value("SELECT count(*) = 0 FROM accounts WHERE lease_until IS NOT NULL"), 20)
+
+
+def begun(scheduler, event):
+    """Of each line of the log about something that took a while: when that began, in seconds, and the line. The log has milliseconds."""
+    for line in map(json.loads, scheduler.text().splitlines()):
+        if line["event"] == event:
+            ended = datetime.datetime.fromisoformat(line["ts"].replace("Z", "+00:00")).timestamp()
+            yield ended - line["us"] / 1e6, line

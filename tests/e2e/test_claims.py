@@ -2,8 +2,6 @@
 turn then."""
 
 import contextlib
-import datetime
-import json
 import os
 import signal
 import threading
@@ -11,7 +9,7 @@ import time
 
 import psycopg2
 
-from due import due, wait_settled
+from due import begun, due, wait_settled
 from harness import check, equal, wait_for
 from pulses import Pulses
 from runner import test
@@ -113,11 +111,10 @@ def _():
             check(not stub.error, f"the stub: {stub.error}")
             wait_settled(s)
         claimed, before, gaps = 0, None, []
-        for line in map(json.loads, scheduler.text().splitlines()):
-            if line["event"] != "accounts.claimed" or claimed > accounts * 3 // 4:  # in the end there are few because no more are due
+        for began, line in begun(scheduler, "accounts.claimed"):
+            if claimed > accounts * 3 // 4:  # in the end there are few because no more are due
                 continue
             claimed += line["accounts"]
-            began = datetime.datetime.fromisoformat(line["ts"].replace("Z", "+00:00")).timestamp() - line["us"] / 1e6
             if before and line["accounts"] < few:
                 gaps.append(began - before)
             before = began

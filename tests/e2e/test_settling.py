@@ -1,24 +1,12 @@
 """When jobs that have ended are settled, and what else may have happened to their accounts meanwhile."""
 
-import datetime
-import json
 import os
 import time
 
-from due import due, wait_settled
+from due import begun, due, wait_settled
 from harness import FEEDS, check, equal, wait_for
 from runner import test
 from stub import Stub
-
-
-def settlements(scheduler):
-    """When each began, and how many jobs it had."""
-    found = []
-    for line in map(json.loads, scheduler.text().splitlines()):
-        if line["event"] == "jobs.settled":
-            ended = datetime.datetime.fromisoformat(line["ts"].replace("Z", "+00:00")).timestamp()
-            found.append((ended - line["us"] / 1e6, line["jobs"]))
-    return found
 
 
 @test("settle: while more jobs are out than have ended, those that end share a transaction")
@@ -33,14 +21,14 @@ def _():
                 stub.kept.discard(f"account-{n}")
                 time.sleep(0.03)
             wait_for("these are settled", lambda: s.value("SELECT count(*) FROM accounts WHERE lease_until IS NOT NULL") == 200, 10)
-            found = settlements(scheduler)
+            found = [began for began, _ in begun(scheduler, "jobs.settled")]
             check(len(found) > 5, f"{len(found)} settlements: the test proves nothing")
-            gaps = [later[0] - earlier[0] for earlier, later in zip(found, found[1:])]
+            gaps = [later - earlier for earlier, later in zip(found, found[1:])]
             check(min(gaps) > apart_s - 0.005, f"{min(gaps):.3f} s after the settlement before")  # the log has milliseconds
             stub.kept.clear()
             wait_settled(s)
         check(not stub.error, f"the stub: {stub.error}")
-        check(sum(jobs for _, jobs in settlements(scheduler)) >= accounts, "fewer jobs settled than accounts")  # some are due again
+        check(sum(line["jobs"] for _, line in begun(scheduler, "jobs.settled")) >= accounts, "fewer jobs settled than accounts")  # some are due again
         s.stop_all()
 
 

@@ -88,7 +88,7 @@ static const char *digits(char out[41], unsigned __int128 v)
     return p;
 }
 
-/* Drops zeros at the end of a fraction of *places digits. */
+/* Drops zeros at the end of a fraction of *places digits; all of them when v is 0. */
 static unsigned __int128 without_zeros(unsigned __int128 v, int *places)
 {
     uint64_t low;
@@ -97,7 +97,7 @@ static unsigned __int128 without_zeros(unsigned __int128 v, int *places)
         v /= 10;
     if (v > UINT64_MAX)
         return v;
-    for (low = (uint64_t)v; low && *places > 0 && low % 10 == 0; --*places)
+    for (low = (uint64_t)v; *places > 0 && low % 10 == 0; --*places)
         low /= 10;
     return low;
 }
@@ -142,8 +142,6 @@ void buf_decimal(struct buf *b, __int128 v, int scale)
     unsigned __int128 u = v < 0 ? -(unsigned __int128)v : (unsigned __int128)v;
 
     u = without_zeros(u, &scale);
-    if (u == 0)
-        scale = 0;
     const char *d = digits(text, u);
     int n = (int)strlen(d);
 

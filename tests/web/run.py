@@ -99,7 +99,8 @@ def facts(stack):
 
     def tokens(where="true", start=month, end=today + datetime.timedelta(days=1), zone="UTC", what="input_tokens + output_tokens"):
         parts = " + ".join(f"coalesce(sum({p.strip()}), 0)" for p in what.split("+"))
-        return text(stack.value(f"SELECT {parts} FROM usage_metrics JOIN accounts USING (account_id) WHERE cost_amount IS NULL AND "
+        # in the first hours of a month there may be nothing yet, which is not zero
+        return text(stack.value(f"SELECT CASE WHEN count(*) > 0 THEN {parts} END FROM usage_metrics JOIN accounts USING (account_id) WHERE cost_amount IS NULL AND "
                                 f"bucket_start AT TIME ZONE %s >= %s AND bucket_start AT TIME ZONE %s < %s AND {where}",
                                 zone, start, zone, end))
 
@@ -112,11 +113,8 @@ def facts(stack):
     filters = []
     for by, column in columns.items():
         value = next(name for name, _ in ranked[by] if name != none.get(by))
-        where = f"{column.replace('m.provider', 'usage_metrics.provider')} = '{value}'"
-        # in the first hours of a month there may be nothing yet
-        any_yet = stack.value(f"SELECT EXISTS (SELECT FROM usage_metrics JOIN accounts USING (account_id) WHERE cost_amount IS NULL AND "
-                              f"bucket_start >= %s AND {where})", month)
-        filters.append([by, value, tokens(where) if any_yet else None])
+        column = column.replace("m.provider", "usage_metrics.provider")
+        filters.append([by, value, tokens(f"{column} = '{value}'")])
     day = today - datetime.timedelta(days=4)
     yesterday = today - datetime.timedelta(days=1)
     credit = today - datetime.timedelta(days=3)
